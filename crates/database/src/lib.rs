@@ -1,0 +1,29 @@
+//! Every SQL statement, one file per noun, and the one [`MIGRATOR`].
+//!
+//! Functions take `impl PgExecutor<'_>` or `&mut PgConnection`, so that callers compose a transaction.
+//! Not here: what the values mean (`protocol`), deciding anything (`replication`, the roles).
+
+pub mod error;
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+pub use error::{Error, Result};
+pub use sqlx::{PgConnection, PgPool};
+
+/// The schema, in order.
+pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
+
+/// How long a caller waits for a free connection before it is told that the database is overloaded.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A pool for `options`, at most `connections` wide. Nothing is connected yet.
+pub fn pool(options: PgConnectOptions, connections: u32) -> PgPool {
+    PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(options)
+}
+
+/// Brings the schema up to date; safe to call from several processes at once.
+pub async fn migrate(pool: &PgPool) -> Result<()> {
+    MIGRATOR.run(pool).await.map_err(Error::Migration)
+}

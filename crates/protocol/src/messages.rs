@@ -1,0 +1,276 @@
+//! What the source gateway asks and the recovery gateway answers, besides transactions.
+//!
+//! The source always dials. Routes (HTTP/2, bodies by [`crate::codec`]):
+//!
+//! | route | body | answer |
+//! |---|---|---|
+//! | `POST /link/v1/hello` | [`Hello`] | [`Welcome`] |
+//! | `POST /link/v1/ship` | frames of [`Shipment`] | [`Shipped`] |
+//! | `POST /link/v1/heartbeat` | [`Heartbeat`] | [`Directives`]; held open until there is one or the asked time passed |
+//! | `POST /link/v1/known/{mailbox}` | – | frames of [`Known`]: what the recovery site holds of a mailbox |
+//! | `POST /link/v1/report` | [`Report`] | nothing |
+//! | `POST /link/v1/inventory/{run}` | frames of [`InventoryFrame`] | nothing |
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{
+    ContentRef, Digest, Epoch, FolderId, FolderPath, FolderPosition, MailboxId, Seq, TenantId, Uid, UidSet, UidValidity,
+    server::Server,
+};
+
+/// The version of the link spoken by this build.
+pub const LINK_VERSION: u32 = 1;
+/// The oldest version still understood.
+pub const OLDEST_LINK_VERSION: u32 = 1;
+
+/// The source gateway introduces itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    pub link_version: u32,
+    /// One process life of a source gateway; a later one takes over from an earlier one.
+    pub gateway: Uuid,
+    pub product_version: String,
+}
+
+/// The recovery gateway's answer to [`Hello`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    pub link_version: u32,
+    pub product_version: String,
+}
+
+/// One frame of a shipment: contents come before the transaction that names them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shipment {
+    /// Exactly `size` raw bytes follow the frame.
+    Content(ContentRef),
+    Transaction(crate::Transaction),
+}
+
+/// The answer to a shipment: one acknowledgement per mailbox named in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shipped {
+    pub acks: Vec<Ack>,
+}
+
+/// Cumulative acknowledgement of one mailbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    pub mailbox: MailboxId,
+    /// Durable at the recovery site through here; the next one wanted is one more.
+    pub received: Seq,
+    /// Visible on the standby through here.
+    pub applied: Seq,
+    /// Why a transaction was not taken, if one was not.
+    pub refused: Option<Refusal>,
+}
+
+/// Why the recovery gateway did not take a transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// It skipped numbers: send from `received + 1`.
+    Gap,
+    /// Its epoch is not the mailbox's.
+    Epoch { current: Epoch },
+    /// Nobody protects this mailbox (any more).
+    UnknownMailbox,
+    /// It names content that is neither here nor in the shipment.
+    LacksContent { digests: Vec<Digest> },
+    /// It is the number of another transaction than the one received under it: forget and ask what is known.
+    Diverged,
+}
+
+/// Sent all the time, by which the recovery site knows the source lives; also fetches directives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    pub gateway: Uuid,
+    pub sent_at: DateTime<Utc>,
+    /// How long to hold the request open when there is nothing to say, in milliseconds.
+    pub wait_ms: u64,
+    /// The last [`Directives::version`] acted upon: an answer comes at once when there is a newer one.
+    pub seen_version: u64,
+    /// What changed about mailboxes since the last heartbeat.
+    pub mailboxes: Vec<MailboxReport>,
+}
+
+/// How one mailbox fares at the source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MailboxReport {
+    pub mailbox: MailboxId,
+    pub captured: Seq,
+    /// The level in use, as shown: `notify+qresync`, `idle+qresync`, `condstore`, `none`.
+    pub capability: String,
+    pub progress: SeedProgress,
+    /// Everything that was there when protection began has been captured.
+    pub seeded: bool,
+    /// When the last look at the whole mailbox ended.
+    pub swept_at: Option<DateTime<Utc>>,
+    /// What stands in the way, if anything does.
+    pub trouble: Option<Trouble>,
+}
+
+/// Messages and bytes captured of those found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedProgress {
+    pub messages_done: u64,
+    pub messages_total: u64,
+    pub bytes_done: u64,
+    /// 0 while unknown.
+    pub bytes_total: u64,
+}
+
+/// Something a person should know about: one sentence of why, one of what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// For machines: `login_refused`, `unreachable`, `certificate`, `no_such_user`, `protocol`, …
+    pub kind: String,
+    pub reason: String,
+    pub remedy: String,
+    /// False while trying again may help by itself.
+    pub fault: bool,
+}
+
+/// What the source gateway is to do. Complete: a mailbox not listed is none of its business.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directives {
+    /// Rises whenever anything below changes.
+    pub version: u64,
+    /// The primaries the mailboxes live on.
+    pub servers: Vec<Server>,
+    pub mailboxes: Vec<Assignment>,
+    /// Asked once each; answered by a [`Report`] with the same id. Repeated until answered.
+    pub requests: Vec<Request>,
+}
+
+/// One mailbox to mirror.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    pub mailbox: MailboxId,
+    pub tenant: TenantId,
+    pub address: String,
+    /// Name of the primary in [`Directives::servers`].
+    pub server: String,
+    pub epoch: Epoch,
+    pub paused: bool,
+    /// Rises when a person asked to try again at once (resume, changed server).
+    pub attempt: i32,
+    pub received: Seq,
+    pub applied: Seq,
+}
+
+/// Something asked of the source gateway once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    pub id: Uuid,
+    pub what: Asked,
+}
+
+/// What can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Asked {
+    /// Look at the whole mailbox now; answer with the last seq captured when the look, begun after this arrived, is in the journal.
+    Barrier { mailbox: MailboxId },
+    /// Send what the primary holds to `/link/v1/inventory/{id}`.
+    Inventory { mailbox: MailboxId, bodies: bool },
+    /// Try a server and say what it can do. The server may be unknown to [`Directives::servers`].
+    Check { server: Server, address: Option<String> },
+    /// Name the users a server serves, where it can tell.
+    Discover { server: Server },
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    pub id: Uuid,
+    pub outcome: Result<Reported, Trouble>,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reported {
+    Barrier { captured: Seq },
+    Inventory,
+    Check(ServerCheck),
+    Discover { users: Vec<String> },
+}
+
+/// What a server can do, and what each thing means for mirroring.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerCheck {
+    pub capabilities: Vec<String>,
+    pub findings: Vec<Finding>,
+}
+
+/// One line of a check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// `ok`, `note`, `warning` or `failed`.
+    pub level: String,
+    pub name: String,
+    pub meaning: String,
+    /// What to do about it; empty when nothing is to be done.
+    pub remedy: String,
+}
+
+/// One frame of what the recovery site holds of a mailbox after everything received has been applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Known {
+    Start { received: Seq, epoch: Epoch, subscriptions: Vec<FolderPath> },
+    Folder {
+        folder: FolderId,
+        path: FolderPath,
+        uid_validity: UidValidity,
+        special_use: Vec<String>,
+        selectable: bool,
+        position: FolderPosition,
+    },
+    /// Messages of the folder named last.
+    Messages(Vec<KnownMessage>),
+    End,
+}
+
+/// One message as the recovery site knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownMessage {
+    pub uid: Uid,
+    pub flags: Vec<String>,
+    pub content: ContentRef,
+}
+
+/// One frame of what the primary holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InventoryFrame {
+    /// Everything captured before the inventory began has this number or a lower one.
+    Start { captured: Seq, subscriptions: Vec<FolderPath> },
+    Folder { path: FolderPath, special_use: Vec<String>, selectable: bool },
+    /// Messages of the folder named last, ascending by UID.
+    Messages(Vec<InventoryMessage>),
+    /// The list is whole.
+    End,
+}
+
+/// One message as a server shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InventoryMessage {
+    pub uid: Uid,
+    pub flags: Vec<String>,
+    pub internal_date: String,
+    pub size: u64,
+    /// Of the whole message, when bodies were asked for.
+    pub digest: Option<Digest>,
+}
+
+/// A set of UIDs of one folder; for requests that name messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FolderUids {
+    pub folder: FolderId,
+    pub uids: UidSet,
+}
