@@ -69,8 +69,6 @@ create table mailbox (
     standby_address text not null,
     policy text not null default 'default',
     group_name text not null default '',
-    -- `state` as every interface shows it is what a person asked for, what went wrong and how far seeding is, together;
-    -- see `database::mailbox::State`.
     phase text not null default 'seeding' constraint mailbox_phase_known
         check (phase in ('seeding', 'mirroring', 'switching_over', 'on_standby', 'switching_back')),
     paused boolean not null default false,
@@ -81,6 +79,17 @@ create table mailbox (
     -- What stands in the way on each leg: {kind, reason, remedy, fault}; null when nothing does.
     source_trouble jsonb,
     standby_trouble jsonb,
+    -- As every interface shows it: the first of these that applies.
+    state text not null generated always as (
+        case
+            when phase in ('switching_over', 'on_standby', 'switching_back') then phase
+            when paused then 'paused'
+            when held then 'held'
+            when coalesce((source_trouble ->> 'fault')::boolean, false)
+                or coalesce((standby_trouble ->> 'fault')::boolean, false) then 'faulted'
+            else phase
+        end
+    ) stored,
     capability text not null default '',
     uid_continuity boolean not null default false,
     -- The journal of the direction in use, as numbers.
@@ -103,6 +112,7 @@ create table mailbox (
 );
 
 create unique index mailbox_address_unique on mailbox (tenant_id, primary_server_id, address) where unprotected_at is null;
+create index mailbox_address_any_case on mailbox (tenant_id, lower(address)) where unprotected_at is null;
 create unique index mailbox_standby_unique on mailbox (standby_server_id, standby_address) where unprotected_at is null;
 create index mailbox_behind on mailbox (mailbox_id) where applied_seq < received_seq;
 
@@ -165,14 +175,28 @@ create table mirror_message (
     size bigint not null,
     flags text[] not null default '{}',
     internal_date text not null,
-    -- Why the standby does not hold it as it is: {kind: refused|altered, reason}; null when it does.
-    set_aside jsonb,
+    -- Why the standby does not hold it as it is: `refused` or `altered`, and the reason; null when it does.
+    set_aside text constraint mirror_message_set_aside_known check (set_aside in ('refused', 'altered')),
+    set_aside_reason text not null default '',
     primary key (mailbox_id, folder_id, uid),
-    constraint mirror_message_folder foreign key (mailbox_id, folder_id) references mirror_folder
+    constraint mirror_message_folder foreign key (mailbox_id, folder_id) references mirror_folder on delete cascade
 );
 
 create index mirror_message_digest on mirror_message (mailbox_id, digest);
 create index mirror_message_set_aside on mirror_message (mailbox_id) where set_aside is not null;
+
+-- A message found on the standby that no transaction put there: from before protection, or appended right before a
+-- crash. An addition with the same content takes it over instead of appending it again.
+create table mirror_stray (
+    mailbox_id bigint not null,
+    folder_id int not null,
+    standby_uid bigint not null,
+    digest bytea not null,
+    -- The digest without CR and LF and with NUL as 0x80, as some servers store what they are given.
+    loose_digest bytea not null,
+    primary key (mailbox_id, folder_id, standby_uid),
+    constraint mirror_stray_folder foreign key (mailbox_id, folder_id) references mirror_folder on delete cascade
+);
 
 create table mirror_subscription (
     mailbox_id bigint not null references mailbox,
@@ -279,8 +303,10 @@ create table source_folder (
     uid_next bigint not null default 1,
     special_use text[] not null default '{}',
     selectable boolean not null default true,
-    -- Gone from the primary, or its UIDVALIDITY is; goes on holding its messages until those are expunged.
-    retired boolean not null default false,
+    -- How many rows of `source_message` it has: to be compared with what the server counts.
+    messages bigint not null default 0,
+    -- Everything that was there when the folder was first seen has been captured.
+    seeded boolean not null default false,
     primary key (mailbox_id, folder_id)
 );
 
@@ -297,6 +323,7 @@ create table source_message (
 );
 
 create index source_message_identity on source_message (mailbox_id, identity) where identity is not null;
+create index source_message_digest on source_message (mailbox_id, digest);
 
 create table source_subscription (
     mailbox_id bigint not null references source_mailbox on delete cascade,
@@ -312,7 +339,7 @@ create table source_transaction (
     -- Small contents lie here one after the other; larger ones in the spool file of that name. Never both.
     content bytea,
     spool text,
-    -- Digest and size of each content, in order: 32 + 8 bytes, big-endian.
+    -- The contents in order, `protocol::ContentRef`s by `protocol::codec`.
     contents bytea not null default ''::bytea,
     content_bytes bigint not null default 0,
     captured_at timestamptz not null default now(),

@@ -1,1 +1,8 @@
-//! To be written.
+//! The pipeline's decisions, and the files contents rest in. Used in both directions.
+//!
+//! Not here: SQL (`database`), tasks and wiring (the roles), IMAP itself (`imap-session`).
+
+pub mod fidelity;
+pub mod folders;
+pub mod pack;
+pub mod plan;

@@ -1,0 +1,224 @@
+//! The recovery site's journal: received, begun, applied.
+//!
+//! Keeps true: `seq` is contiguous per mailbox and direction; a transaction is begun before the standby is touched and
+//! completed together with the mirror it led to.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sqlx::{PgConnection, PgExecutor, types::Json};
+use understudy_protocol::{
+    Direction, Epoch, FolderId, MailboxId, Seq, TenantId, Transaction, Uid, UidValidity, codec, messages::Trouble,
+    server::Server,
+};
+
+use crate::{Error, Result, columns};
+
+/// A mailbox's journal at the recovery site, as numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbers {
+    pub tenant: TenantId,
+    pub epoch: Epoch,
+    pub received: Seq,
+    pub applied: Seq,
+}
+
+/// The numbers of a protected mailbox.
+pub async fn numbers(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Option<Numbers>> {
+    let row = sqlx::query!(
+        "select tenant_id, epoch, received_seq, applied_seq from mailbox
+         where mailbox_id = $1 and unprotected_at is null",
+        mailbox.0,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|row| Numbers {
+        tenant: TenantId(row.tenant_id),
+        epoch: Epoch(row.epoch),
+        received: Seq(row.received_seq),
+        applied: Seq(row.applied_seq),
+    }))
+}
+
+/// The numbers of a protected mailbox, which nobody else changes until this SQL transaction ends.
+pub async fn lock(db: &mut PgConnection, mailbox: MailboxId) -> Result<Option<Numbers>> {
+    sqlx::query!("select mailbox_id from mailbox where mailbox_id = $1 for update", mailbox.0)
+        .fetch_optional(&mut *db)
+        .await?;
+    numbers(db, mailbox).await
+}
+
+/// Writes the transaction that follows the last received one. The caller holds the [`lock`] and has looked.
+pub async fn receive(db: &mut PgConnection, transaction: &Transaction, content_bytes: u64) -> Result<()> {
+    let body = codec::encode(transaction).map_err(|e| Error::unreadable("transaction", e))?;
+    sqlx::query!(
+        "insert into transaction (mailbox_id, direction, seq, epoch, seed, body, changes, content_bytes, captured_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        transaction.mailbox.0,
+        direction_column(transaction.direction),
+        transaction.seq.0,
+        transaction.epoch.0,
+        transaction.seed,
+        body,
+        i32::try_from(transaction.changes.len()).unwrap_or(i32::MAX),
+        columns::size(content_bytes),
+        transaction.captured_at,
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query!(
+        "update mailbox set received_seq = $2, captured_seq = greatest(captured_seq, $2), last_transaction_at = now()
+         where mailbox_id = $1",
+        transaction.mailbox.0,
+        transaction.seq.0,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+fn direction_column(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Outbound => "outbound",
+        Direction::Return => "return",
+    }
+}
+
+/// Protected mailboxes with received transactions that are not applied yet, and whose standby may be written to.
+pub async fn behind(db: impl PgExecutor<'_>) -> Result<Vec<MailboxId>> {
+    let rows = sqlx::query_scalar!(
+        "select mailbox_id from mailbox
+         where applied_seq < received_seq and unprotected_at is null and not paused and not held"
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(MailboxId).collect())
+}
+
+/// What the applier must know of a mailbox.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub mailbox: MailboxId,
+    pub tenant: TenantId,
+    pub standby: Server,
+    /// The log-in on the standby.
+    pub address: String,
+    pub stopped: bool,
+    pub attempt: i32,
+    pub applied: Seq,
+}
+
+/// Where a protected mailbox is mirrored to.
+pub async fn target(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Option<Target>> {
+    let row = sqlx::query!(
+        r#"select m.tenant_id, m.standby_address, m.paused or m.held as "stopped!", m.attempt, m.applied_seq,
+                  s.definition as "definition: Json<Server>"
+           from mailbox m join server s on s.server_id = m.standby_server_id
+           where m.mailbox_id = $1 and m.unprotected_at is null"#,
+        mailbox.0,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|row| Target {
+        mailbox,
+        tenant: TenantId(row.tenant_id),
+        standby: row.definition.0,
+        address: row.standby_address,
+        stopped: row.stopped,
+        attempt: row.attempt,
+        applied: Seq(row.applied_seq),
+    }))
+}
+
+/// The first transaction received and not applied, if there is one.
+pub async fn next_received(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Option<Transaction>> {
+    let body = sqlx::query_scalar!(
+        "select body from transaction
+         where mailbox_id = $1 and direction = 'outbound' and applied_at is null order by seq limit 1",
+        mailbox.0,
+    )
+    .fetch_optional(db)
+    .await?;
+    body.map(|body| codec::decode(&body).map_err(|e| Error::unreadable("transaction", e))).transpose()
+}
+
+/// What was noted before messages were appended to the standby.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// Messages found in these folders from the given UID on are ours.
+    pub folders: BTreeMap<FolderId, (UidValidity, Uid)>,
+}
+
+/// Notes an intent, durably, before the effect.
+pub async fn begin(db: impl PgExecutor<'_>, mailbox: MailboxId, seq: Seq, intent: &Intent) -> Result<()> {
+    sqlx::query!(
+        "insert into intent (mailbox_id, direction, seq, folders) values ($1, 'outbound', $2, $3)
+         on conflict (mailbox_id) do update set direction = excluded.direction, seq = excluded.seq,
+             folders = excluded.folders, begun_at = now()",
+        mailbox.0,
+        seq.0,
+        Json(intent) as Json<&Intent>,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The intent that a crash left behind, if one did.
+pub async fn intent(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Option<Intent>> {
+    let row = sqlx::query_scalar!(
+        r#"select folders as "folders: Json<Intent>" from intent where mailbox_id = $1"#,
+        mailbox.0,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|row| row.0))
+}
+
+/// The effects of an intent are recorded.
+pub async fn settle(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<()> {
+    sqlx::query!("delete from intent where mailbox_id = $1", mailbox.0).execute(db).await?;
+    Ok(())
+}
+
+/// Marks a transaction applied, in the SQL transaction that records the mirror it led to. Answers whether the first
+/// full copy ended with it.
+pub async fn complete(db: &mut PgConnection, mailbox: MailboxId, seq: Seq) -> Result<bool> {
+    sqlx::query!(
+        "update transaction set applied_at = now() where mailbox_id = $1 and direction = 'outbound' and seq = $2",
+        mailbox.0,
+        seq.0,
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query!("update mailbox set applied_seq = $2, standby_trouble = null where mailbox_id = $1", mailbox.0, seq.0)
+        .execute(&mut *db)
+        .await?;
+    settle(&mut *db, mailbox).await?;
+    finish_seeding(db, mailbox).await
+}
+
+/// The mailbox is mirrored once everything that was there at first is applied. Answers whether that just came true.
+pub async fn finish_seeding(db: &mut PgConnection, mailbox: MailboxId) -> Result<bool> {
+    let done = sqlx::query!(
+        "update mailbox set phase = 'mirroring'
+         where mailbox_id = $1 and phase = 'seeding' and seeded_seq <= applied_seq",
+        mailbox.0,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Says what stands in the way on the standby's side; `None` when nothing does. Answers whether that is news.
+pub async fn standby_trouble(db: impl PgExecutor<'_>, mailbox: MailboxId, trouble: Option<&Trouble>) -> Result<bool> {
+    let trouble = trouble.map(Json);
+    let changed = sqlx::query!(
+        "update mailbox set standby_trouble = $2 where mailbox_id = $1 and standby_trouble is distinct from $2",
+        mailbox.0,
+        trouble as Option<Json<&Trouble>>,
+    )
+    .execute(db)
+    .await?;
+    Ok(changed.rows_affected() > 0)
+}

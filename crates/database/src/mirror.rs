@@ -1,0 +1,446 @@
+//! The mirror as applied: folders, the UID map, subscriptions, and what the standby holds besides.
+
+use std::collections::BTreeMap;
+
+use sqlx::{PgConnection, PgExecutor, types::Json};
+use understudy_protocol::{
+    ContentRef, Digest, FolderId, FolderPath, FolderPosition, MailboxId, Uid, UidSet, UidValidity,
+};
+
+use crate::{
+    Result,
+    columns::{self, content_ref, flags_text, position, uid, uid_validity},
+};
+
+/// A folder of the mirror.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorFolder {
+    pub folder: FolderId,
+    pub path: FolderPath,
+    pub special_use: Vec<String>,
+    pub selectable: bool,
+    /// The primary's numbers as of the applied transaction.
+    pub position: FolderPosition,
+    /// The standby's own name for it, as its LIST spells it.
+    pub standby_name: String,
+    /// 0 until the folder has been selected there.
+    pub standby_uid_validity: UidValidity,
+    /// Every message we put there has a lower UID.
+    pub standby_uid_next: Uid,
+}
+
+/// A message of the mirror: one row of the UID map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorMessage {
+    pub folder: FolderId,
+    pub uid: Uid,
+    /// `None` while the standby refuses it.
+    pub standby_uid: Option<Uid>,
+    pub content: ContentRef,
+    pub flags: Vec<String>,
+    pub internal_date: String,
+    pub set_aside: Option<SetAside>,
+}
+
+/// Why the standby does not hold a message as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SetAside {
+    /// It does not take it.
+    Refused { reason: String },
+    /// It holds other bytes than it was given.
+    Altered { reason: String },
+}
+
+/// A message on the standby that no transaction put there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stray {
+    pub folder: FolderId,
+    pub standby_uid: Uid,
+    pub digest: Digest,
+    pub loose_digest: Digest,
+}
+
+/// What applying a transaction changed; written together with its completion.
+#[derive(Clone, Debug, Default)]
+pub struct Effects {
+    /// Folders as they are now; new ones are added.
+    pub folders: BTreeMap<FolderId, MirrorFolder>,
+    pub deleted: Vec<FolderId>,
+    pub added: Vec<MirrorMessage>,
+    pub flags: Vec<(FolderId, UidSet, Vec<String>)>,
+    pub expunged: Vec<(FolderId, UidSet)>,
+    pub subscriptions: Vec<(FolderPath, bool)>,
+    /// Strays that an addition took over.
+    pub adopted: Vec<(FolderId, Uid)>,
+    /// Strays found.
+    pub strays: Vec<Stray>,
+}
+
+/// Every folder of a mailbox's mirror.
+pub async fn folders(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Vec<MirrorFolder>> {
+    let rows = sqlx::query!(
+        r#"select folder_id, path as "path: Json<FolderPath>", uid_validity, special_use, selectable, position_mod_seq,
+                  position_uid_next, standby_name, standby_uid_validity, standby_uid_next
+           from mirror_folder where mailbox_id = $1 order by folder_id"#,
+        mailbox.0,
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(MirrorFolder {
+                folder: FolderId(row.folder_id),
+                path: row.path.0,
+                special_use: row.special_use,
+                selectable: row.selectable,
+                position: position(row.uid_validity, row.position_mod_seq, row.position_uid_next)?,
+                standby_name: row.standby_name,
+                standby_uid_validity: uid_validity(row.standby_uid_validity)?,
+                standby_uid_next: uid(row.standby_uid_next)?,
+            })
+        })
+        .collect()
+}
+
+/// Every subscription of a mailbox's mirror.
+pub async fn subscriptions(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Vec<FolderPath>> {
+    let rows = sqlx::query_scalar!(
+        r#"select path as "path: Json<FolderPath>" from mirror_subscription where mailbox_id = $1"#,
+        mailbox.0,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|path| path.0).collect())
+}
+
+/// Where messages with these UIDs are on the standby; those that are not there are left out.
+pub async fn standby_uids(
+    db: impl PgExecutor<'_>,
+    mailbox: MailboxId,
+    folder: FolderId,
+    uids: &UidSet,
+) -> Result<Vec<(Uid, Uid)>> {
+    let (low, high) = columns::ranges(uids);
+    let rows = sqlx::query!(
+        r#"select m.uid, m.standby_uid as "standby_uid!"
+           from unnest($3::bigint[], $4::bigint[]) as r (low, high)
+           join mirror_message m on m.mailbox_id = $1 and m.folder_id = $2 and m.uid between r.low and r.high
+           where m.standby_uid is not null order by m.uid"#,
+        mailbox.0,
+        folder.0,
+        &low,
+        &high,
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(|row| Ok((uid(row.uid)?, uid(row.standby_uid)?))).collect()
+}
+
+/// Messages of one folder above `after`, ascending by UID, at most `count`.
+pub async fn messages(
+    db: impl PgExecutor<'_>,
+    mailbox: MailboxId,
+    folder: FolderId,
+    after: Uid,
+    count: i64,
+) -> Result<Vec<MirrorMessage>> {
+    let rows = sqlx::query!(
+        "select folder_id, uid, standby_uid, digest, size, flags, internal_date, set_aside, set_aside_reason
+         from mirror_message where mailbox_id = $1 and folder_id = $2 and uid > $3 order by uid limit $4",
+        mailbox.0,
+        folder.0,
+        i64::from(after.0),
+        count,
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(MirrorMessage {
+                folder: FolderId(row.folder_id),
+                uid: uid(row.uid)?,
+                standby_uid: row.standby_uid.map(uid).transpose()?,
+                content: content_ref(&row.digest, row.size)?,
+                flags: row.flags,
+                internal_date: row.internal_date,
+                set_aside: set_aside(row.set_aside, row.set_aside_reason),
+            })
+        })
+        .collect()
+}
+
+/// Messages the standby refused, in the order in which they came; at most `count`.
+pub async fn refused(db: impl PgExecutor<'_>, mailbox: MailboxId, count: i64) -> Result<Vec<MirrorMessage>> {
+    let rows = sqlx::query!(
+        "select folder_id, uid, digest, size, flags, internal_date, set_aside, set_aside_reason
+         from mirror_message where mailbox_id = $1 and set_aside = 'refused' order by folder_id, uid limit $2",
+        mailbox.0,
+        count,
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(MirrorMessage {
+                folder: FolderId(row.folder_id),
+                uid: uid(row.uid)?,
+                standby_uid: None,
+                content: content_ref(&row.digest, row.size)?,
+                flags: row.flags,
+                internal_date: row.internal_date,
+                set_aside: set_aside(row.set_aside, row.set_aside_reason),
+            })
+        })
+        .collect()
+}
+
+fn set_aside(kind: Option<String>, reason: String) -> Option<SetAside> {
+    match kind.as_deref() {
+        Some("refused") => Some(SetAside::Refused { reason }),
+        Some(_) => Some(SetAside::Altered { reason }),
+        None => None,
+    }
+}
+
+/// The strays of one folder.
+pub async fn strays(db: impl PgExecutor<'_>, mailbox: MailboxId, folder: FolderId) -> Result<Vec<Stray>> {
+    let rows = sqlx::query!(
+        "select standby_uid, digest, loose_digest from mirror_stray
+         where mailbox_id = $1 and folder_id = $2 order by standby_uid",
+        mailbox.0,
+        folder.0,
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Stray {
+                folder,
+                standby_uid: uid(row.standby_uid)?,
+                digest: columns::digest(&row.digest)?,
+                loose_digest: columns::digest(&row.loose_digest)?,
+            })
+        })
+        .collect()
+}
+
+/// The standby UIDs of a folder's messages from `from` on: what needs no adopting.
+pub async fn mapped_standby_uids(
+    db: impl PgExecutor<'_>,
+    mailbox: MailboxId,
+    folder: FolderId,
+    from: Uid,
+) -> Result<UidSet> {
+    let rows = sqlx::query_scalar!(
+        r#"select standby_uid as "standby_uid!" from mirror_message
+           where mailbox_id = $1 and folder_id = $2 and standby_uid >= $3
+           union all
+           select standby_uid from mirror_stray where mailbox_id = $1 and folder_id = $2 and standby_uid >= $3"#,
+        mailbox.0,
+        folder.0,
+        i64::from(from.0),
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(uid).collect()
+}
+
+/// Writes what applying changed.
+pub async fn record(db: &mut PgConnection, mailbox: MailboxId, effects: &Effects) -> Result<()> {
+    for folder in effects.folders.values() {
+        put_folder(&mut *db, mailbox, folder).await?;
+    }
+    put_strays(&mut *db, mailbox, &effects.strays).await?;
+    put_messages(&mut *db, mailbox, &effects.added).await?;
+    for (folder, uids, flags) in &effects.flags {
+        set_flags(&mut *db, mailbox, *folder, uids, flags).await?;
+    }
+    for (folder, uids) in &effects.expunged {
+        expunge(&mut *db, mailbox, *folder, uids).await?;
+    }
+    for (folder, standby_uid) in &effects.adopted {
+        sqlx::query!(
+            "delete from mirror_stray where mailbox_id = $1 and folder_id = $2 and standby_uid = $3",
+            mailbox.0,
+            folder.0,
+            i64::from(standby_uid.0),
+        )
+        .execute(&mut *db)
+        .await?;
+    }
+    let deleted: Vec<i32> = effects.deleted.iter().map(|folder| folder.0).collect();
+    if !deleted.is_empty() {
+        sqlx::query!("delete from mirror_folder where mailbox_id = $1 and folder_id = any($2)", mailbox.0, &deleted)
+            .execute(&mut *db)
+            .await?;
+    }
+    for (path, subscribed) in &effects.subscriptions {
+        set_subscription(&mut *db, mailbox, path, *subscribed).await?;
+    }
+    Ok(())
+}
+
+async fn put_folder(db: &mut PgConnection, mailbox: MailboxId, folder: &MirrorFolder) -> Result<()> {
+    sqlx::query!(
+        "insert into mirror_folder (mailbox_id, folder_id, path, uid_validity, special_use, selectable, position_mod_seq,
+                                    position_uid_next, standby_name, standby_uid_validity, standby_uid_next)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+         on conflict (mailbox_id, folder_id) do update set path = excluded.path, uid_validity = excluded.uid_validity,
+             special_use = excluded.special_use, selectable = excluded.selectable,
+             position_mod_seq = excluded.position_mod_seq, position_uid_next = excluded.position_uid_next,
+             standby_name = excluded.standby_name, standby_uid_validity = excluded.standby_uid_validity,
+             standby_uid_next = excluded.standby_uid_next",
+        mailbox.0,
+        folder.folder.0,
+        Json(&folder.path) as Json<&FolderPath>,
+        i64::from(folder.position.uid_validity.0),
+        &folder.special_use,
+        folder.selectable,
+        columns::mod_seq(folder.position.mod_seq),
+        i64::from(folder.position.uid_next.0),
+        folder.standby_name,
+        i64::from(folder.standby_uid_validity.0),
+        i64::from(folder.standby_uid_next.0),
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn put_strays(db: &mut PgConnection, mailbox: MailboxId, strays: &[Stray]) -> Result<()> {
+    if strays.is_empty() {
+        return Ok(());
+    }
+    let folders: Vec<i32> = strays.iter().map(|stray| stray.folder.0).collect();
+    let uids: Vec<i64> = strays.iter().map(|stray| i64::from(stray.standby_uid.0)).collect();
+    let digests: Vec<Vec<u8>> = strays.iter().map(|stray| stray.digest.0.to_vec()).collect();
+    let loose: Vec<Vec<u8>> = strays.iter().map(|stray| stray.loose_digest.0.to_vec()).collect();
+    sqlx::query!(
+        "insert into mirror_stray (mailbox_id, folder_id, standby_uid, digest, loose_digest)
+         select $1, s.folder_id, s.standby_uid, s.digest, s.loose_digest
+         from unnest($2::int[], $3::bigint[], $4::bytea[], $5::bytea[])
+              as s (folder_id, standby_uid, digest, loose_digest)
+         on conflict do nothing",
+        mailbox.0,
+        &folders,
+        &uids,
+        &digests,
+        &loose,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn put_messages(db: &mut PgConnection, mailbox: MailboxId, messages: &[MirrorMessage]) -> Result<()> {
+    if messages.is_empty() {
+        return Ok(());
+    }
+    let folders: Vec<i32> = messages.iter().map(|message| message.folder.0).collect();
+    let uids: Vec<i64> = messages.iter().map(|message| i64::from(message.uid.0)).collect();
+    let standby: Vec<Option<i64>> =
+        messages.iter().map(|message| message.standby_uid.map(|uid| i64::from(uid.0))).collect();
+    let digests: Vec<Vec<u8>> = messages.iter().map(|message| message.content.digest.0.to_vec()).collect();
+    let sizes: Vec<i64> = messages.iter().map(|message| columns::size(message.content.size)).collect();
+    let flags: Vec<String> = messages.iter().map(|message| flags_text(&message.flags)).collect();
+    let dates: Vec<String> = messages.iter().map(|message| message.internal_date.clone()).collect();
+    let (kinds, reasons): (Vec<Option<String>>, Vec<String>) = messages
+        .iter()
+        .map(|message| match &message.set_aside {
+            None => (None, String::new()),
+            Some(SetAside::Refused { reason }) => (Some("refused".to_owned()), reason.clone()),
+            Some(SetAside::Altered { reason }) => (Some("altered".to_owned()), reason.clone()),
+        })
+        .unzip();
+    sqlx::query!(
+        "insert into mirror_message (mailbox_id, folder_id, uid, standby_uid, digest, size, flags, internal_date,
+                                     set_aside, set_aside_reason)
+         select $1, m.folder_id, m.uid, m.standby_uid, m.digest, m.size,
+                case when m.flags = '' then '{}'::text[] else string_to_array(m.flags, ' ') end, m.internal_date,
+                m.set_aside, m.set_aside_reason
+         from unnest($2::int[], $3::bigint[], $4::bigint[], $5::bytea[], $6::bigint[], $7::text[], $8::text[],
+                     $9::text[], $10::text[])
+              as m (folder_id, uid, standby_uid, digest, size, flags, internal_date, set_aside, set_aside_reason)
+         on conflict (mailbox_id, folder_id, uid) do update set standby_uid = excluded.standby_uid,
+             flags = excluded.flags, set_aside = excluded.set_aside, set_aside_reason = excluded.set_aside_reason",
+        mailbox.0,
+        &folders,
+        &uids,
+        &standby as &[Option<i64>],
+        &digests,
+        &sizes,
+        &flags,
+        &dates,
+        &kinds as &[Option<String>],
+        &reasons,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn set_flags(
+    db: &mut PgConnection,
+    mailbox: MailboxId,
+    folder: FolderId,
+    uids: &UidSet,
+    flags: &[String],
+) -> Result<()> {
+    let (low, high) = columns::ranges(uids);
+    sqlx::query!(
+        "update mirror_message as m set flags = $5 from unnest($3::bigint[], $4::bigint[]) as r (low, high)
+         where m.mailbox_id = $1 and m.folder_id = $2 and m.uid between r.low and r.high",
+        mailbox.0,
+        folder.0,
+        &low,
+        &high,
+        flags,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn expunge(db: &mut PgConnection, mailbox: MailboxId, folder: FolderId, uids: &UidSet) -> Result<()> {
+    let (low, high) = columns::ranges(uids);
+    sqlx::query!(
+        "delete from mirror_message as m using unnest($3::bigint[], $4::bigint[]) as r (low, high)
+         where m.mailbox_id = $1 and m.folder_id = $2 and m.uid between r.low and r.high",
+        mailbox.0,
+        folder.0,
+        &low,
+        &high,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn set_subscription(db: &mut PgConnection, mailbox: MailboxId, path: &FolderPath, subscribed: bool) -> Result<()> {
+    if subscribed {
+        sqlx::query!(
+            "insert into mirror_subscription (mailbox_id, path) values ($1, $2) on conflict do nothing",
+            mailbox.0,
+            Json(path) as Json<&FolderPath>,
+        )
+        .execute(db)
+        .await?;
+    } else {
+        sqlx::query!(
+            "delete from mirror_subscription where mailbox_id = $1 and path = $2",
+            mailbox.0,
+            Json(path) as Json<&FolderPath>,
+        )
+        .execute(db)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Forgets the mirror of a mailbox; its journal and content stay for history.
+pub async fn forget(db: &mut PgConnection, mailbox: MailboxId) -> Result<()> {
+    sqlx::query!("delete from mirror_folder where mailbox_id = $1", mailbox.0).execute(&mut *db).await?;
+    sqlx::query!("delete from mirror_subscription where mailbox_id = $1", mailbox.0).execute(&mut *db).await?;
+    sqlx::query!("delete from intent where mailbox_id = $1", mailbox.0).execute(db).await?;
+    Ok(())
+}

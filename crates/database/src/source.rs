@@ -1,0 +1,521 @@
+//! The source gateway's journal and what it remembers of the primary.
+//!
+//! Keeps true: a transaction, the folders' positions and the remembered messages change together or not at all.
+
+use std::collections::HashMap;
+
+use sqlx::{PgConnection, PgExecutor, types::Json};
+use understudy_protocol::{
+    ContentRef, Digest, Epoch, FolderId, FolderPath, FolderPosition, MailboxId, Seq, TenantId, Transaction, Uid, UidSet,
+    codec, messages::KnownMessage,
+};
+
+use crate::{
+    Error, Result,
+    columns::{self, content_ref, flags_text, position, uid},
+};
+
+/// A mailbox's journal at the source, as numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceMailbox {
+    pub epoch: Epoch,
+    pub captured: Seq,
+    pub received: Seq,
+    pub next_folder: FolderId,
+    pub seeded: bool,
+}
+
+/// A folder as last captured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceFolder {
+    pub folder: FolderId,
+    pub path: FolderPath,
+    /// X-GUID or MAILBOXID, where the server has one.
+    pub identity: Option<String>,
+    pub position: FolderPosition,
+    pub special_use: Vec<String>,
+    pub selectable: bool,
+    /// How many messages are remembered.
+    pub messages: u64,
+    pub seeded: bool,
+}
+
+/// A message as last captured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceMessage {
+    pub folder: FolderId,
+    pub uid: Uid,
+    pub identity: Option<String>,
+    pub content: ContentRef,
+    pub flags: Vec<String>,
+}
+
+/// Where the contents of a captured transaction lie until the recovery site has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Spooled {
+    #[default]
+    Nothing,
+    /// In the journal row itself.
+    Inline(Vec<u8>),
+    /// In the spool file of this name.
+    File(String),
+}
+
+/// A transaction as captured, with everything that is remembered along with it.
+#[derive(Clone, Debug)]
+pub struct Captured {
+    pub transaction: Transaction,
+    /// Contents the recovery site does not have, in the order in which they are spooled.
+    pub contents: Vec<ContentRef>,
+    pub spooled: Spooled,
+    /// Folders as they are from now on; new ones are added.
+    pub folders: Vec<SourceFolder>,
+    /// Folders that are gone, with their messages.
+    pub deleted: Vec<FolderId>,
+    pub added: Vec<SourceMessage>,
+    pub flags: Vec<(FolderId, Uid, Vec<String>)>,
+    pub expunged: Vec<(FolderId, UidSet)>,
+    pub subscribed: Vec<FolderPath>,
+    pub unsubscribed: Vec<FolderPath>,
+    /// From this transaction on, everything that was there at first has been captured.
+    pub seeded: bool,
+    pub next_folder: FolderId,
+}
+
+/// A transaction waiting to be shipped.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    pub seq: Seq,
+    /// The transaction by `protocol::codec`.
+    pub body: Vec<u8>,
+    pub contents: Vec<ContentRef>,
+    pub spooled: Spooled,
+}
+
+/// The mailbox's journal, made when it is not there yet.
+pub async fn open(db: impl PgExecutor<'_>, mailbox: MailboxId, tenant: TenantId, epoch: Epoch) -> Result<SourceMailbox> {
+    let row = sqlx::query!(
+        "insert into source_mailbox (mailbox_id, tenant_id, epoch) values ($1, $2, $3)
+         on conflict (mailbox_id) do update set epoch = excluded.epoch
+         returning epoch, captured_seq, received_seq, next_folder_id, seeded",
+        mailbox.0,
+        tenant.0,
+        epoch.0,
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(SourceMailbox {
+        epoch: Epoch(row.epoch),
+        captured: Seq(row.captured_seq),
+        received: Seq(row.received_seq),
+        next_folder: FolderId(row.next_folder_id),
+        seeded: row.seeded,
+    })
+}
+
+/// Every folder remembered.
+pub async fn folders(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Vec<SourceFolder>> {
+    let rows = sqlx::query!(
+        r#"select folder_id, path as "path: Json<FolderPath>", identity, uid_validity, mod_seq, uid_next, special_use,
+                  selectable, messages, seeded
+           from source_folder where mailbox_id = $1 order by folder_id"#,
+        mailbox.0,
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(SourceFolder {
+                folder: FolderId(row.folder_id),
+                path: row.path.0,
+                identity: row.identity,
+                position: position(row.uid_validity, row.mod_seq, row.uid_next)?,
+                special_use: row.special_use,
+                selectable: row.selectable,
+                messages: row.messages.unsigned_abs(),
+                seeded: row.seeded,
+            })
+        })
+        .collect()
+}
+
+/// Every subscription remembered.
+pub async fn subscriptions(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Vec<FolderPath>> {
+    let rows = sqlx::query_scalar!(
+        r#"select path as "path: Json<FolderPath>" from source_subscription where mailbox_id = $1"#,
+        mailbox.0,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|path| path.0).collect())
+}
+
+/// The flags of every remembered message of a folder with a UID in `low..=high`, ascending.
+pub async fn message_flags(
+    db: impl PgExecutor<'_>,
+    mailbox: MailboxId,
+    folder: FolderId,
+    low: Uid,
+    high: Uid,
+) -> Result<Vec<(Uid, Vec<String>)>> {
+    let rows = sqlx::query!(
+        "select uid, flags from source_message
+         where mailbox_id = $1 and folder_id = $2 and uid between $3 and $4 order by uid",
+        mailbox.0,
+        folder.0,
+        i64::from(low.0),
+        i64::from(high.0),
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(|row| Ok((uid(row.uid)?, row.flags))).collect()
+}
+
+/// The UIDs of every remembered message of a folder.
+pub async fn message_uids(db: impl PgExecutor<'_>, mailbox: MailboxId, folder: FolderId) -> Result<UidSet> {
+    let rows = sqlx::query_scalar!(
+        "select uid from source_message where mailbox_id = $1 and folder_id = $2 order by uid",
+        mailbox.0,
+        folder.0,
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(uid).collect()
+}
+
+/// Content already captured under these message identities.
+pub async fn by_identity(
+    db: impl PgExecutor<'_>,
+    mailbox: MailboxId,
+    identities: &[String],
+) -> Result<HashMap<String, ContentRef>> {
+    let rows = sqlx::query!(
+        r#"select distinct on (identity) identity as "identity!", digest, size from source_message
+           where mailbox_id = $1 and identity = any($2)"#,
+        mailbox.0,
+        identities,
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(|row| Ok((row.identity, content_ref(&row.digest, row.size)?))).collect()
+}
+
+/// Which of these contents have been captured in this mailbox before.
+pub async fn known_digests(db: impl PgExecutor<'_>, mailbox: MailboxId, digests: &[Digest]) -> Result<Vec<Digest>> {
+    let digests: Vec<Vec<u8>> = digests.iter().map(|digest| digest.0.to_vec()).collect();
+    let rows = sqlx::query_scalar!(
+        "select distinct digest from source_message where mailbox_id = $1 and digest = any($2)",
+        mailbox.0,
+        &digests,
+    )
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(|digest| columns::digest(digest)).collect()
+}
+
+/// Writes a captured transaction and all that goes with it. Fails on the constraint `source_transaction_once` if its
+/// number is taken. Answers how many messages each touched folder gained or lost: a server may name UIDs twice, or
+/// UIDs that never were.
+pub async fn capture(db: &mut PgConnection, captured: &Captured) -> Result<HashMap<FolderId, i64>> {
+    let transaction = &captured.transaction;
+    let mailbox = transaction.mailbox;
+    let body = codec::encode(transaction).map_err(|e| Error::unreadable("transaction", e))?;
+    let contents = codec::encode(&captured.contents).map_err(|e| Error::unreadable("contents", e))?;
+    let (inline, spool) = match &captured.spooled {
+        Spooled::Nothing => (None, None),
+        Spooled::Inline(bytes) => (Some(bytes.as_slice()), None),
+        Spooled::File(name) => (None, Some(name.as_str())),
+    };
+    let content_bytes: u64 = captured.contents.iter().map(|content| content.size).sum();
+    sqlx::query!(
+        "insert into source_transaction (mailbox_id, seq, body, content, spool, contents, content_bytes, captured_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8)",
+        mailbox.0,
+        transaction.seq.0,
+        body,
+        inline,
+        spool,
+        contents,
+        columns::size(content_bytes),
+        transaction.captured_at,
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query!(
+        "update source_mailbox set captured_seq = $2, next_folder_id = $3, seeded = seeded or $4 where mailbox_id = $1",
+        mailbox.0,
+        transaction.seq.0,
+        captured.next_folder.0,
+        captured.seeded,
+    )
+    .execute(&mut *db)
+    .await?;
+    for folder in &captured.folders {
+        put_folder(&mut *db, mailbox, folder).await?;
+    }
+    let mut gained = HashMap::new();
+    for folder in put_messages(&mut *db, mailbox, &captured.added).await? {
+        *gained.entry(folder).or_default() += 1;
+    }
+    set_flags(&mut *db, mailbox, &captured.flags).await?;
+    for (folder, uids) in &captured.expunged {
+        *gained.entry(*folder).or_default() -= expunge(&mut *db, mailbox, *folder, uids).await?;
+    }
+    for (folder, gained) in &gained {
+        add_to_count(&mut *db, mailbox, *folder, *gained).await?;
+    }
+    let deleted: Vec<i32> = captured.deleted.iter().map(|folder| folder.0).collect();
+    if !deleted.is_empty() {
+        sqlx::query!("delete from source_folder where mailbox_id = $1 and folder_id = any($2)", mailbox.0, &deleted)
+            .execute(&mut *db)
+            .await?;
+    }
+    for path in &captured.subscribed {
+        put_subscription(&mut *db, mailbox, path).await?;
+    }
+    for path in &captured.unsubscribed {
+        sqlx::query!(
+            "delete from source_subscription where mailbox_id = $1 and path = $2",
+            mailbox.0,
+            Json(path) as Json<&FolderPath>,
+        )
+        .execute(&mut *db)
+        .await?;
+    }
+    Ok(gained)
+}
+
+async fn add_to_count(db: &mut PgConnection, mailbox: MailboxId, folder: FolderId, gained: i64) -> Result<()> {
+    sqlx::query!(
+        "update source_folder set messages = messages + $3 where mailbox_id = $1 and folder_id = $2",
+        mailbox.0,
+        folder.0,
+        gained,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// All of a folder but its count of messages, which follows the messages.
+async fn put_folder(db: &mut PgConnection, mailbox: MailboxId, folder: &SourceFolder) -> Result<()> {
+    sqlx::query!(
+        "insert into source_folder (mailbox_id, folder_id, path, identity, uid_validity, mod_seq, uid_next, special_use,
+                                    selectable, seeded)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+         on conflict (mailbox_id, folder_id) do update set path = excluded.path, identity = excluded.identity,
+             uid_validity = excluded.uid_validity, mod_seq = excluded.mod_seq, uid_next = excluded.uid_next,
+             special_use = excluded.special_use, selectable = excluded.selectable,
+             seeded = excluded.seeded",
+        mailbox.0,
+        folder.folder.0,
+        Json(&folder.path) as Json<&FolderPath>,
+        folder.identity,
+        i64::from(folder.position.uid_validity.0),
+        columns::mod_seq(folder.position.mod_seq),
+        i64::from(folder.position.uid_next.0),
+        &folder.special_use,
+        folder.selectable,
+        folder.seeded,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn put_subscription(db: &mut PgConnection, mailbox: MailboxId, path: &FolderPath) -> Result<()> {
+    sqlx::query!(
+        "insert into source_subscription (mailbox_id, path) values ($1, $2) on conflict do nothing",
+        mailbox.0,
+        Json(path) as Json<&FolderPath>,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The folder of each message that was not there before.
+async fn put_messages(db: &mut PgConnection, mailbox: MailboxId, messages: &[SourceMessage]) -> Result<Vec<FolderId>> {
+    if messages.is_empty() {
+        return Ok(Vec::new());
+    }
+    let folders: Vec<i32> = messages.iter().map(|message| message.folder.0).collect();
+    let uids: Vec<i64> = messages.iter().map(|message| i64::from(message.uid.0)).collect();
+    let identities: Vec<Option<String>> = messages.iter().map(|message| message.identity.clone()).collect();
+    let digests: Vec<Vec<u8>> = messages.iter().map(|message| message.content.digest.0.to_vec()).collect();
+    let sizes: Vec<i64> =
+        messages.iter().map(|message| columns::size(message.content.size)).collect();
+    let flags: Vec<String> = messages.iter().map(|message| flags_text(&message.flags)).collect();
+    let rows = sqlx::query!(
+        r#"insert into source_message (mailbox_id, folder_id, uid, identity, digest, size, flags)
+         select $1, m.folder_id, m.uid, m.identity, m.digest, m.size,
+                case when m.flags = '' then '{}'::text[] else string_to_array(m.flags, ' ') end
+         from unnest($2::int[], $3::bigint[], $4::text[], $5::bytea[], $6::bigint[], $7::text[])
+              as m (folder_id, uid, identity, digest, size, flags)
+         on conflict (mailbox_id, folder_id, uid) do update set flags = excluded.flags
+         returning folder_id, (xmax = 0) as "inserted!""#,
+        mailbox.0,
+        &folders,
+        &uids,
+        &identities as &[Option<String>],
+        &digests,
+        &sizes,
+        &flags,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().filter(|row| row.inserted).map(|row| FolderId(row.folder_id)).collect())
+}
+
+async fn set_flags(db: &mut PgConnection, mailbox: MailboxId, changed: &[(FolderId, Uid, Vec<String>)]) -> Result<()> {
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let folders: Vec<i32> = changed.iter().map(|(folder, ..)| folder.0).collect();
+    let uids: Vec<i64> = changed.iter().map(|(_, uid, _)| i64::from(uid.0)).collect();
+    let flags: Vec<String> = changed.iter().map(|(.., flags)| flags_text(flags)).collect();
+    sqlx::query!(
+        "update source_message as s
+         set flags = case when c.flags = '' then '{}'::text[] else string_to_array(c.flags, ' ') end
+         from unnest($2::int[], $3::bigint[], $4::text[]) as c (folder_id, uid, flags)
+         where s.mailbox_id = $1 and s.folder_id = c.folder_id and s.uid = c.uid",
+        mailbox.0,
+        &folders,
+        &uids,
+        &flags,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn expunge(db: &mut PgConnection, mailbox: MailboxId, folder: FolderId, uids: &UidSet) -> Result<i64> {
+    let (low, high) = columns::ranges(uids);
+    let gone = sqlx::query!(
+        "delete from source_message as s using unnest($3::bigint[], $4::bigint[]) as r (low, high)
+         where s.mailbox_id = $1 and s.folder_id = $2 and s.uid between r.low and r.high",
+        mailbox.0,
+        folder.0,
+        &low,
+        &high,
+    )
+    .execute(db)
+    .await?;
+    Ok(columns::size(gone.rows_affected()))
+}
+
+/// Transactions after `after`, in order, at most `count` of them.
+pub async fn waiting(db: impl PgExecutor<'_>, mailbox: MailboxId, after: Seq, count: i64) -> Result<Vec<Waiting>> {
+    let rows = sqlx::query!(
+        "select seq, body, content, spool, contents from source_transaction
+         where mailbox_id = $1 and seq > $2 order by seq limit $3",
+        mailbox.0,
+        after.0,
+        count,
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Waiting {
+                seq: Seq(row.seq),
+                body: row.body,
+                contents: codec::decode(&row.contents).map_err(|e| Error::unreadable("contents", e))?,
+                spooled: match (row.content, row.spool) {
+                    (Some(bytes), _) => Spooled::Inline(bytes),
+                    (None, Some(name)) => Spooled::File(name),
+                    (None, None) => Spooled::Nothing,
+                },
+            })
+        })
+        .collect()
+}
+
+/// Drops what the recovery site has received; returns the spool files no longer needed.
+pub async fn received(db: &mut PgConnection, mailbox: MailboxId, through: Seq) -> Result<Vec<String>> {
+    sqlx::query!(
+        "update source_mailbox set received_seq = greatest(received_seq, least($2, captured_seq)) where mailbox_id = $1",
+        mailbox.0,
+        through.0,
+    )
+    .execute(&mut *db)
+    .await?;
+    let files = sqlx::query_scalar!(
+        "delete from source_transaction where mailbox_id = $1 and seq <= $2 returning spool",
+        mailbox.0,
+        through.0,
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    Ok(files.into_iter().flatten().collect())
+}
+
+/// Every spool file that a waiting transaction needs.
+pub async fn spool_files(db: impl PgExecutor<'_>) -> Result<Vec<String>> {
+    let files = sqlx::query_scalar!(r#"select spool as "spool!" from source_transaction where spool is not null"#)
+        .fetch_all(db)
+        .await?;
+    Ok(files)
+}
+
+/// Forgets a mailbox: nobody protects it any more, or it is rebuilt from what the recovery site knows.
+pub async fn forget(db: &mut PgConnection, mailbox: MailboxId) -> Result<Vec<String>> {
+    let files = sqlx::query_scalar!("delete from source_transaction where mailbox_id = $1 returning spool", mailbox.0)
+        .fetch_all(&mut *db)
+        .await?;
+    sqlx::query!("delete from source_mailbox where mailbox_id = $1", mailbox.0).execute(&mut *db).await?;
+    Ok(files.into_iter().flatten().collect())
+}
+
+/// The mailboxes remembered here.
+pub async fn mailboxes(db: impl PgExecutor<'_>) -> Result<Vec<MailboxId>> {
+    let rows = sqlx::query_scalar!("select mailbox_id from source_mailbox").fetch_all(db).await?;
+    Ok(rows.into_iter().map(MailboxId).collect())
+}
+
+/// Sets the journal's numbers after [`forget`] and [`open`], when rebuilding from what the recovery site knows.
+pub async fn rebuild(
+    db: &mut PgConnection,
+    mailbox: MailboxId,
+    received: Seq,
+    folders: &[SourceFolder],
+    subscriptions: &[FolderPath],
+) -> Result<()> {
+    let next_folder = folders.iter().map(|folder| folder.folder.0).max().unwrap_or(0) + 1;
+    sqlx::query!(
+        "update source_mailbox set captured_seq = $2, received_seq = $2, next_folder_id = $3 where mailbox_id = $1",
+        mailbox.0,
+        received.0,
+        next_folder,
+    )
+    .execute(&mut *db)
+    .await?;
+    for folder in folders {
+        put_folder(&mut *db, mailbox, folder).await?;
+    }
+    for path in subscriptions {
+        put_subscription(&mut *db, mailbox, path).await?;
+    }
+    Ok(())
+}
+
+/// Remembers messages the recovery site knows, when rebuilding.
+pub async fn rebuild_messages(
+    db: &mut PgConnection,
+    mailbox: MailboxId,
+    folder: FolderId,
+    messages: &[KnownMessage],
+) -> Result<()> {
+    let messages: Vec<SourceMessage> = messages
+        .iter()
+        .map(|known| SourceMessage {
+            folder,
+            uid: known.uid,
+            identity: None,
+            content: known.content,
+            flags: known.flags.clone(),
+        })
+        .collect();
+    let gained = put_messages(&mut *db, mailbox, &messages).await?.len();
+    add_to_count(db, mailbox, folder, columns::size(gained as u64)).await
+}
