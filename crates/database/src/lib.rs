@@ -3,7 +3,21 @@
 //! Functions take `impl PgExecutor<'_>` or `&mut PgConnection`, so that callers compose a transaction.
 //! Not here: what the values mean (`protocol`), deciding anything (`replication`, the roles).
 
+mod columns;
+pub mod content;
+pub mod cluster;
 pub mod error;
+pub mod event;
+pub mod idempotency;
+pub mod journal;
+pub mod link;
+pub mod mailbox;
+pub mod mirror;
+pub mod run;
+pub mod server;
+pub mod source;
+pub mod status;
+pub mod token;
 
 use std::time::Duration;
 

@@ -376,10 +376,9 @@ mod tests {
                 match change {
                     Change::FolderRenamed { folder, path } => {
                         let from = tree[folder].clone();
-                        let taken = tree.values().any(|p| {
-                            p == path
-                                || (p.is_below(path) && !path.is_inbox() && !p.is_below(&from))
-                        });
+                        let taken = tree
+                            .values()
+                            .any(|p| p == path || (p.is_below(path) && !path.is_inbox()));
                         assert!(!taken, "{before} -> {after}: {path} is taken");
                         rebase(&mut tree, &from, path);
                     }

@@ -1,0 +1,120 @@
+//! How things are, in numbers: what `understudy status`, the metrics and the lag samples of the event stream show.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgExecutor;
+use understudy_protocol::TenantId;
+
+use crate::Result;
+
+/// A link that was not heard of for longer counts as cut.
+pub const LINK_SILENCE: Duration = Duration::from_secs(30);
+
+/// How many mailboxes are in a state.
+#[derive(Clone, Debug)]
+pub struct StateCount {
+    pub state: String,
+    pub mailboxes: i64,
+}
+
+/// When the source gateway was last heard of.
+#[derive(Clone, Debug)]
+pub struct Link {
+    pub heard_at: Option<DateTime<Utc>>,
+    pub age_seconds: Option<f64>,
+    pub product_version: String,
+}
+
+impl Link {
+    /// Was the source gateway heard of lately?
+    #[must_use]
+    pub fn connected(&self) -> bool {
+        self.age_seconds.is_some_and(|age| age <= LINK_SILENCE.as_secs_f64())
+    }
+}
+
+/// One mailbox with something captured and not yet applied, and the totals of all of them.
+#[derive(Clone, Debug)]
+pub struct Lagging {
+    pub mailbox_id: i64,
+    pub tenant_id: i64,
+    pub address: String,
+    pub primary: String,
+    pub transactions: i64,
+    pub seconds: f64,
+    pub bytes: i64,
+    pub total_mailboxes: i64,
+    pub total_transactions: i64,
+    pub total_bytes: i64,
+}
+
+/// Does the database answer, with a schema?
+pub async fn ready(executor: impl PgExecutor<'_>) -> Result<()> {
+    sqlx::query_scalar!(r#"select count(*) as "links!" from link"#).fetch_one(executor).await?;
+    Ok(())
+}
+
+/// How many protected mailboxes are in each state that any is in; of every tenant when none is named.
+pub async fn states(executor: impl PgExecutor<'_>, tenant: Option<TenantId>) -> Result<Vec<StateCount>> {
+    let states = sqlx::query_as!(
+        StateCount,
+        r#"select m.state, count(*) as "mailboxes!"
+           from mailbox m
+           where m.unprotected_at is null and ($1::bigint is null or m.tenant_id = $1)
+           group by 1 order by 1"#,
+        tenant.map(|tenant| tenant.0)
+    );
+    Ok(states.fetch_all(executor).await?)
+}
+
+/// The link.
+pub async fn link(executor: impl PgExecutor<'_>) -> Result<Link> {
+    let link = sqlx::query_as!(
+        Link,
+        r#"select heard_at, greatest(extract(epoch from now() - heard_at), 0)::float8 as age_seconds, product_version
+           from link where link_id = 1"#
+    );
+    Ok(link.fetch_one(executor).await?)
+}
+
+/// The `limit` mailboxes of a tenant (of every tenant when none is named) that lag most, worst first.
+pub async fn lagging(executor: impl PgExecutor<'_>, tenant: Option<TenantId>, limit: i64) -> Result<Vec<Lagging>> {
+    let lagging = sqlx::query_as!(
+        Lagging,
+        r#"select m.mailbox_id, m.tenant_id, m.address, p.name as primary,
+                  m.captured_seq - m.applied_seq as "transactions!",
+                  coalesce(
+                      greatest(extract(epoch from now() - coalesce(waiting.oldest, link.heard_at)), 0)::float8, 0
+                  ) as "seconds!",
+                  waiting.bytes as "bytes!",
+                  count(*) over () as "total_mailboxes!",
+                  (sum(m.captured_seq - m.applied_seq) over ())::bigint as "total_transactions!",
+                  (sum(waiting.bytes) over ())::bigint as "total_bytes!"
+           from mailbox m
+           join server p on p.server_id = m.primary_server_id
+           cross join link
+           cross join lateral (
+               select min(t.captured_at) as oldest, coalesce(sum(t.content_bytes), 0)::bigint as bytes
+               from transaction t where t.mailbox_id = m.mailbox_id and t.applied_at is null
+           ) waiting
+           where m.unprotected_at is null and m.captured_seq > m.applied_seq
+             and ($1::bigint is null or m.tenant_id = $1)
+           order by 6 desc, 5 desc
+           limit $2"#,
+        tenant.map(|tenant| tenant.0),
+        limit
+    );
+    Ok(lagging.fetch_all(executor).await?)
+}
+
+/// How many messages standbys do not hold as they are; of every tenant when none is named.
+pub async fn set_aside(executor: impl PgExecutor<'_>, tenant: Option<TenantId>) -> Result<i64> {
+    let set_aside = sqlx::query_scalar!(
+        r#"select count(*) as "set_aside!"
+           from mirror_message a join mailbox m using (mailbox_id)
+           where a.set_aside is not null and m.unprotected_at is null and ($1::bigint is null or m.tenant_id = $1)"#,
+        tenant.map(|tenant| tenant.0)
+    );
+    Ok(set_aside.fetch_one(executor).await?)
+}
