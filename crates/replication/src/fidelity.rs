@@ -49,11 +49,7 @@ pub struct BothDigests {
 
 impl Default for BothDigests {
     fn default() -> Self {
-        Self {
-            exact: blake3::Hasher::new(),
-            loose: blake3::Hasher::new(),
-            size: 0,
-        }
+        Self { exact: blake3::Hasher::new(), loose: blake3::Hasher::new(), size: 0 }
     }
 }
 
@@ -63,26 +59,17 @@ impl BothDigests {
         self.exact.update(piece);
         self.size += piece.len() as u64;
         let mut kept = Vec::with_capacity(piece.len());
-        kept.extend(
-            piece
-                .iter()
-                .filter(|&&byte| byte != b'\r' && byte != b'\n')
-                .map(|&byte| match byte {
-                    0 => 0x80,
-                    other => other,
-                }),
-        );
+        kept.extend(piece.iter().filter(|&&byte| byte != b'\r' && byte != b'\n').map(|&byte| match byte {
+            0 => 0x80,
+            other => other,
+        }));
         self.loose.update(&kept);
     }
 
     /// The two digests and the size: exact, loose, octets.
     #[must_use]
     pub fn finish(&self) -> (Digest, Digest, u64) {
-        (
-            self.exact.finalize().into(),
-            self.loose.finalize().into(),
-            self.size,
-        )
+        (self.exact.finalize().into(), self.loose.finalize().into(), self.size)
     }
 }
 

@@ -46,30 +46,19 @@ pub struct FolderChanges {
 #[must_use]
 pub fn reconcile(known: &[Known], seen: &[Seen], next_folder: FolderId) -> FolderChanges {
     let mut matched = match_folders(known, seen);
-    let mut result = FolderChanges {
-        next_folder,
-        ..FolderChanges::default()
-    };
+    let mut result = FolderChanges { next_folder, ..FolderChanges::default() };
     let staying: BTreeSet<FolderId> = matched.iter().flatten().copied().collect();
 
-    let mut tree = Tree {
-        current: known.iter().map(|k| (k.folder, k.path.clone())).collect(),
-        changes: Vec::new(),
-    };
-    let mut targets: Vec<(FolderId, &FolderPath)> = matched
-        .iter()
-        .zip(seen)
-        .filter_map(|(folder, seen)| Some(((*folder)?, &seen.path)))
-        .collect();
+    let mut tree = Tree { current: known.iter().map(|k| (k.folder, k.path.clone())).collect(), changes: Vec::new() };
+    let mut targets: Vec<(FolderId, &FolderPath)> =
+        matched.iter().zip(seen).filter_map(|(folder, seen)| Some(((*folder)?, &seen.path))).collect();
     targets.sort_by_key(|(_, path)| (path.depth(), (*path).clone()));
     for (folder, path) in targets {
         tree.rename(folder, path);
     }
     result.changes = tree.changes;
 
-    let mut new: Vec<usize> = (0..seen.len())
-        .filter(|&index| matched[index].is_none())
-        .collect();
+    let mut new: Vec<usize> = (0..seen.len()).filter(|&index| matched[index].is_none()).collect();
     new.sort_by_key(|&index| (seen[index].path.depth(), seen[index].path.clone()));
     for index in new {
         let folder = result.next_folder;
@@ -83,10 +72,7 @@ pub fn reconcile(known: &[Known], seen: &[Seen], next_folder: FolderId) -> Folde
             selectable: seen[index].selectable,
         });
     }
-    let mut gone: Vec<&Known> = known
-        .iter()
-        .filter(|k| !staying.contains(&k.folder))
-        .collect();
+    let mut gone: Vec<&Known> = known.iter().filter(|k| !staying.contains(&k.folder)).collect();
     gone.sort_by_key(|k| std::cmp::Reverse((k.path.depth(), k.path.clone())));
     result.deleted = gone.into_iter().map(|k| k.folder).collect();
     result.folders = matched.into_iter().flatten().collect();
@@ -109,14 +95,8 @@ fn match_folders(known: &[Known], seen: &[Seen]) -> Vec<Option<FolderId>> {
         }
     }
     // Elsewhere, by what the server calls it.
-    for (slot, seen) in matched
-        .iter_mut()
-        .zip(seen)
-        .filter(|(slot, seen)| slot.is_none() && seen.identity.is_some())
-    {
-        let moved = free
-            .values()
-            .find(|k| k.identity == seen.identity && k.uid_validity == seen.uid_validity);
+    for (slot, seen) in matched.iter_mut().zip(seen).filter(|(slot, seen)| slot.is_none() && seen.identity.is_some()) {
+        let moved = free.values().find(|k| k.identity == seen.identity && k.uid_validity == seen.uid_validity);
         if let Some(folder) = moved.map(|k| k.folder) {
             free.remove(&folder);
             *slot = Some(folder);
@@ -130,9 +110,7 @@ fn match_folders(known: &[Known], seen: &[Seen]) -> Vec<Option<FolderId>> {
             continue;
         }
         let rivals = (0..seen.len())
-            .filter(|&other| {
-                matched[other].is_none() && seen[other].uid_validity == candidate.uid_validity
-            })
+            .filter(|&other| matched[other].is_none() && seen[other].uid_validity == candidate.uid_validity)
             .count();
         let mut same = free.values().filter(|k| {
             k.selectable
@@ -173,11 +151,9 @@ impl Tree {
         while let Some(holder) = self.in_the_way(folder, to) {
             self.step_aside(holder);
         }
-        if self
-            .current
-            .get(&folder)
-            .is_some_and(|from| to.is_below(from))
-        {
+        // No server renames a folder below itself, nor onto a level that exists because of it.
+        let nested = |from: &FolderPath| to.is_below(from) || (from.is_below(to) && !to.is_inbox());
+        if self.current.get(&folder).is_some_and(nested) {
             self.step_aside(folder);
         }
         self.step(folder, to.clone());
@@ -196,10 +172,7 @@ impl Tree {
     }
 
     fn step_aside(&mut self, folder: FolderId) {
-        self.step(
-            folder,
-            FolderPath::new(vec![format!("understudy-moving-{folder}")]),
-        );
+        self.step(folder, FolderPath::new(vec![format!("understudy-moving-{folder}")]));
     }
 
     fn step(&mut self, folder: FolderId, to: FolderPath) {
@@ -207,8 +180,7 @@ impl Tree {
             return;
         };
         rebase(&mut self.current, &from, &to);
-        self.changes
-            .push(Change::FolderRenamed { folder, path: to });
+        self.changes.push(Change::FolderRenamed { folder, path: to });
     }
 }
 
@@ -277,10 +249,7 @@ mod tests {
 
     #[track_caller]
     fn check(before: &str, after: &str, expected: &str) {
-        assert_eq!(
-            show(&reconcile(&known(before), &seen(after), FolderId(100))),
-            expected
-        );
+        assert_eq!(show(&reconcile(&known(before), &seen(after), FolderId(100))), expected);
     }
 
     #[test]
@@ -320,17 +289,11 @@ mod tests {
     fn without_identity_a_unique_uidvalidity_tells_a_rename() {
         let mut before = known("2=A 3=B");
         before.iter_mut().for_each(|k| k.identity = None);
-        assert_eq!(
-            show(&reconcile(&before, &seen("2=Z 3=B"), FolderId(9))),
-            "2>Z"
-        );
+        assert_eq!(show(&reconcile(&before, &seen("2=Z 3=B"), FolderId(9))), "2>Z");
         before[1].uid_validity = UidValidity(2);
         let mut after = seen("2=Y 3=Z");
         after[1].uid_validity = UidValidity(2);
-        assert_eq!(
-            show(&reconcile(&before, &after, FolderId(9))),
-            "+9=Y +10=Z -3 -2"
-        );
+        assert_eq!(show(&reconcile(&before, &after, FolderId(9))), "+9=Y +10=Z -3 -2");
     }
 
     #[test]
@@ -338,10 +301,7 @@ mod tests {
         let mut before = known("2=A");
         before[0].selectable = false;
         before[0].uid_validity = UidValidity(0);
-        assert_eq!(
-            show(&reconcile(&before, &seen("5=A"), FolderId(9))),
-            "+9=A -2"
-        );
+        assert_eq!(show(&reconcile(&before, &seen("5=A"), FolderId(9))), "+9=A -2");
     }
 
     /// Applies the changes to a model and compares with the listing, over every small shuffle of names.
@@ -351,9 +311,7 @@ mod tests {
         let mut seed = 1u64;
         for _ in 0..5000 {
             let mut pick = |count: usize| {
-                seed = seed
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1_442_695_040_888_963_407);
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 (seed >> 33) as usize % count
             };
             let mut arrangement = || {
@@ -370,15 +328,12 @@ mod tests {
             let (before, after) = (arrangement(), arrangement());
             let (known, seen) = (known(&before), seen(&after));
             let result = reconcile(&known, &seen, FolderId(100));
-            let mut tree: BTreeMap<FolderId, FolderPath> =
-                known.iter().map(|k| (k.folder, k.path.clone())).collect();
+            let mut tree: BTreeMap<FolderId, FolderPath> = known.iter().map(|k| (k.folder, k.path.clone())).collect();
             for change in &result.changes {
                 match change {
                     Change::FolderRenamed { folder, path } => {
                         let from = tree[folder].clone();
-                        let taken = tree
-                            .values()
-                            .any(|p| p == path || (p.is_below(path) && !path.is_inbox()));
+                        let taken = tree.values().any(|p| p == path || (p.is_below(path) && !path.is_inbox()));
                         assert!(!taken, "{before} -> {after}: {path} is taken");
                         rebase(&mut tree, &from, path);
                     }
@@ -391,12 +346,8 @@ mod tests {
             for folder in &result.deleted {
                 tree.remove(folder);
             }
-            let expected: BTreeMap<FolderId, FolderPath> = result
-                .folders
-                .iter()
-                .copied()
-                .zip(seen.iter().map(|s| s.path.clone()))
-                .collect();
+            let expected: BTreeMap<FolderId, FolderPath> =
+                result.folders.iter().copied().zip(seen.iter().map(|s| s.path.clone())).collect();
             assert_eq!(tree, expected, "{before} -> {after}");
         }
     }

@@ -28,19 +28,8 @@ pub struct PackWriter {
 impl PackWriter {
     /// A new, empty pack. Only its owner may read it.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .write(true)
-            .read(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
-        Ok(Self {
-            file,
-            path: path.to_owned(),
-            buffer: Vec::new(),
-            written: 0,
-            named: false,
-        })
+        let file = OpenOptions::new().write(true).read(true).create_new(true).mode(0o600).open(path)?;
+        Ok(Self { file, path: path.to_owned(), buffer: Vec::new(), written: 0, named: false })
     }
 
     /// Where the next byte will lie.
@@ -66,8 +55,7 @@ impl PackWriter {
     /// Forgets everything from `offset` on.
     pub fn truncate(&mut self, offset: u64) -> io::Result<()> {
         if let Some(kept) = offset.checked_sub(self.written) {
-            self.buffer
-                .truncate(usize::try_from(kept).unwrap_or(usize::MAX));
+            self.buffer.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
             return Ok(());
         }
         self.buffer.clear();
@@ -113,10 +101,7 @@ pub fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize>
 /// Makes `folder` and its parents, readable by the owner only.
 pub fn create_folder(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 #[cfg(test)]

@@ -76,35 +76,14 @@ pub fn plan(changes: &[Change]) -> Vec<Step> {
 
 fn step(change: &Change) -> Step {
     match change.clone() {
-        Change::FolderCreated {
-            folder,
-            path,
-            uid_validity,
-            special_use,
-            selectable,
-        } => Step::Create {
-            folder,
-            path,
-            uid_validity,
-            special_use,
-            selectable,
-        },
+        Change::FolderCreated { folder, path, uid_validity, special_use, selectable } => {
+            Step::Create { folder, path, uid_validity, special_use, selectable }
+        }
         Change::FolderRenamed { folder, path } => Step::Rename { folder, path },
         Change::FolderDeleted { folder } => Step::Delete { folder },
         Change::SubscriptionChanged { path, subscribed } => Step::Subscribe { path, subscribed },
-        Change::MessageAdded(added) => Step::Append {
-            folder: added.folder,
-            messages: vec![added],
-        },
-        Change::FlagsSet {
-            folder,
-            uids,
-            flags,
-        } => Step::SetFlags {
-            folder,
-            uids,
-            flags,
-        },
+        Change::MessageAdded(added) => Step::Append { folder: added.folder, messages: vec![added] },
+        Change::FlagsSet { folder, uids, flags } => Step::SetFlags { folder, uids, flags },
         Change::MessagesExpunged { folder, uids } => Step::Expunge { folder, uids },
     }
 }
@@ -119,29 +98,15 @@ fn note_keywords(keywords: &mut Vec<(FolderId, Vec<String>, UidSet)>, added: &Ad
     if added.flags.iter().all(|flag| is_system_flag(flag)) {
         return;
     }
-    let same = keywords
-        .iter_mut()
-        .find(|(folder, flags, _)| *folder == added.folder && *flags == added.flags);
+    let same = keywords.iter_mut().find(|(folder, flags, _)| *folder == added.folder && *flags == added.flags);
     match same {
         Some((_, _, uids)) => uids.insert(added.uid),
-        None => keywords.push((
-            added.folder,
-            added.flags.clone(),
-            UidSet::range(added.uid, added.uid),
-        )),
+        None => keywords.push((added.folder, added.flags.clone(), UidSet::range(added.uid, added.uid))),
     }
 }
 
 fn flush_keywords(keywords: &mut Vec<(FolderId, Vec<String>, UidSet)>, steps: &mut Vec<Step>) {
-    steps.extend(
-        keywords
-            .drain(..)
-            .map(|(folder, flags, uids)| Step::SetFlags {
-                folder,
-                uids,
-                flags,
-            }),
-    );
+    steps.extend(keywords.drain(..).map(|(folder, flags, uids)| Step::SetFlags { folder, uids, flags }));
 }
 
 /// Additions that will travel in one command.
@@ -170,10 +135,7 @@ impl Batch {
             return;
         };
         self.bytes = 0;
-        steps.push(Step::Append {
-            folder,
-            messages: std::mem::take(&mut self.messages),
-        });
+        steps.push(Step::Append { folder, messages: std::mem::take(&mut self.messages) });
     }
 }
 
@@ -195,10 +157,7 @@ mod tests {
             uid: Uid(uid),
             flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
             internal_date: "01-Jan-2026 00:00:00 +0000".into(),
-            content: ContentRef {
-                digest: Digest::of(&uid.to_be_bytes()),
-                size,
-            },
+            content: ContentRef { digest: Digest::of(&uid.to_be_bytes()), size },
         })
     }
 
@@ -206,15 +165,10 @@ mod tests {
         steps
             .iter()
             .map(|step| match step {
-                Step::Append { folder, messages } => format!(
-                    "append {folder} {:?}",
-                    uids(messages).iter().map(|u| u.0).collect::<Vec<_>>()
-                ),
-                Step::SetFlags {
-                    folder,
-                    uids,
-                    flags,
-                } => format!("flags {folder} {uids} {flags:?}"),
+                Step::Append { folder, messages } => {
+                    format!("append {folder} {:?}", uids(messages).iter().map(|u| u.0).collect::<Vec<_>>())
+                }
+                Step::SetFlags { folder, uids, flags } => format!("flags {folder} {uids} {flags:?}"),
                 Step::Expunge { folder, uids } => format!("expunge {folder} {uids}"),
                 other => format!("{other:?}"),
             })
@@ -228,19 +182,11 @@ mod tests {
             added(1, 2, &["$Work", "\\Seen"], 10),
             added(1, 3, &["$Work", "\\Seen"], 10),
             added(2, 9, &[], 10),
-            Change::MessagesExpunged {
-                folder: FolderId(1),
-                uids: UidSet::range(Uid(2), Uid(2)),
-            },
+            Change::MessagesExpunged { folder: FolderId(1), uids: UidSet::range(Uid(2), Uid(2)) },
         ]);
         assert_eq!(
             show(&steps),
-            [
-                "append 1 [1, 2, 3]",
-                "append 2 [9]",
-                "flags 1 2:3 [\"$Work\", \"\\\\Seen\"]",
-                "expunge 1 2"
-            ]
+            ["append 1 [1, 2, 3]", "append 2 [9]", "flags 1 2:3 [\"$Work\", \"\\\\Seen\"]", "expunge 1 2"]
         );
     }
 
@@ -252,15 +198,7 @@ mod tests {
             added(1, 3, &[], 100 << 20),
             added(1, 4, &[], 1),
         ]);
-        assert_eq!(
-            show(&steps),
-            [
-                "append 1 [1]",
-                "append 1 [2]",
-                "append 1 [3]",
-                "append 1 [4]"
-            ]
-        );
+        assert_eq!(show(&steps), ["append 1 [1]", "append 1 [2]", "append 1 [3]", "append 1 [4]"]);
         let many: Vec<Change> = (1..=1001).map(|uid| added(1, uid, &[], 1)).collect();
         assert_eq!(plan(&many).len(), 3);
     }
