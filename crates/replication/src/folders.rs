@@ -53,9 +53,7 @@ pub fn reconcile(known: &[Known], seen: &[Seen], next_folder: FolderId) -> Folde
     let mut targets: Vec<(FolderId, &FolderPath)> =
         matched.iter().zip(seen).filter_map(|(folder, seen)| Some(((*folder)?, &seen.path))).collect();
     targets.sort_by_key(|(_, path)| (path.depth(), (*path).clone()));
-    for (folder, path) in targets {
-        tree.rename(folder, path);
-    }
+    tree.settle(&targets);
     result.changes = tree.changes;
 
     let mut new: Vec<usize> = (0..seen.len()).filter(|&index| matched[index].is_none()).collect();
@@ -141,7 +139,40 @@ struct Tree {
     changes: Vec<Change>,
 }
 
+/// How often the plain order of renames is tried before every folder in question steps aside: one that is renamed late
+/// can drag along one that had arrived.
+const PLAIN_PASSES: usize = 3;
+
 impl Tree {
+    /// Renames until every folder is where it belongs; `targets` is in order of depth.
+    fn settle(&mut self, targets: &[(FolderId, &FolderPath)]) {
+        for _ in 0..PLAIN_PASSES {
+            for (folder, path) in targets {
+                self.rename(*folder, path);
+            }
+            if self.misplaced(targets).is_none() {
+                return;
+            }
+        }
+        // Innermost first, so that nothing is dragged along twice; each ends alone at the top.
+        while let Some(folder) = self.misplaced(targets) {
+            self.step_aside(folder);
+        }
+        for (folder, path) in targets {
+            self.rename(*folder, path);
+        }
+    }
+
+    /// The innermost folder that is neither where it belongs nor stepped aside.
+    fn misplaced(&self, targets: &[(FolderId, &FolderPath)]) -> Option<FolderId> {
+        targets
+            .iter()
+            .filter_map(|(folder, path)| Some((*folder, *path, self.current.get(folder)?)))
+            .filter(|(folder, path, current)| path != current && **current != aside(*folder))
+            .max_by_key(|(_, _, current)| current.depth())
+            .map(|(folder, ..)| folder)
+    }
+
     /// Renames `folder` to `to` unless it is called that already. Whoever holds that name, or lies below it, steps aside
     /// first: it is renamed later in this round, or deleted at its end.
     fn rename(&mut self, folder: FolderId, to: &FolderPath) {
@@ -172,7 +203,7 @@ impl Tree {
     }
 
     fn step_aside(&mut self, folder: FolderId) {
-        self.step(folder, FolderPath::new(vec![format!("understudy-moving-{folder}")]));
+        self.step(folder, aside(folder));
     }
 
     fn step(&mut self, folder: FolderId, to: FolderPath) {
@@ -182,6 +213,11 @@ impl Tree {
         rebase(&mut self.current, &from, &to);
         self.changes.push(Change::FolderRenamed { folder, path: to });
     }
+}
+
+/// Where a folder waits while another takes its name.
+fn aside(folder: FolderId) -> FolderPath {
+    FolderPath::new(vec![format!("understudy-moving-{folder}")])
 }
 
 /// Renames `from` to `to` in a tree of folders; those below move along, except below INBOX (RFC 9051 §6.3.6).
