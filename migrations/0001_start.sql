@@ -305,6 +305,7 @@ create table source_folder (
     selectable boolean not null default true,
     -- How many rows of `source_message` it has: to be compared with what the server counts.
     messages bigint not null default 0,
+    bytes bigint not null default 0,
     -- Everything that was there when the folder was first seen has been captured.
     seeded boolean not null default false,
     primary key (mailbox_id, folder_id)
@@ -339,7 +340,7 @@ create table source_transaction (
     -- Small contents lie here one after the other; larger ones in the spool file of that name. Never both.
     content bytea,
     spool text,
-    -- The contents in order, `protocol::ContentRef`s by `protocol::codec`.
+    -- What lies there and where it begins: a list of (`protocol::ContentRef`, offset) by `protocol::codec`.
     contents bytea not null default ''::bytea,
     content_bytes bigint not null default 0,
     captured_at timestamptz not null default now(),

@@ -1,1 +1,48 @@
-//! To be written.
+//! The role for people and programs: REST, events, metrics and the web, over the one database.
+//!
+//! In: HTTP on a TCP listener and on a unix socket. Out: rows that the gateways act on; what they report, as JSON.
+//! Keeps true: no handler waits for a run, talks to a mail server or decides what a gateway should.
+
+mod api;
+mod auth;
+mod config;
+mod cursor;
+mod error;
+mod events;
+mod extract;
+mod health;
+mod idempotency;
+mod metrics;
+mod nearest;
+mod router;
+mod serve;
+mod state;
+mod web;
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+pub use config::AdminConfig;
+pub use events::Hub;
+pub use router::{openapi, router};
+pub use state::Api;
+
+/// Serves until `shutdown`.
+pub async fn run(config: AdminConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let address = config.listener.local_addr().context("could not tell the address of the admin listener")?;
+    let (api, hub) = Api::new(config.pool, config.metrics, shutdown.clone());
+    let hub = tokio::spawn(hub.run());
+    let keeper = tokio::spawn(idempotency::forget_old_answers(api.clone()));
+    let router = router::router(api);
+    let public_url = config.public_url.as_deref().unwrap_or("none");
+    info!(http.address = %address, http.public_url = public_url, "Admin API and web answer at http://{address}");
+
+    let tcp = serve::tcp(config.listener, router.clone(), shutdown.clone());
+    let unix = serve::unix(config.socket, router, shutdown.clone());
+    let served = tokio::try_join!(tcp, unix);
+    shutdown.cancel();
+    hub.await.context("the event hub stopped")?;
+    keeper.await.context("the housekeeping of answers stopped")?;
+    served.map(|_| ())
+}

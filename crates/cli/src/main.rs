@@ -1,1 +1,136 @@
-fn main() {}
+//! The `understudy` binary: reads the command line, opens the roles or speaks to them over REST, and ends with an exit code.
+
+mod client;
+mod commands;
+mod config;
+mod duration;
+mod failure;
+mod logging;
+mod output;
+mod running;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use commands::roles::{Alone, RoleArguments};
+use commands::{Context, completions, events, mailbox, preflight, roles, run, server, status, token, up};
+use failure::{Exit, Failure, Result};
+
+/// Mail continuity, one mailbox at a time: a live and exact copy of each protected mailbox on a standby server
+#[derive(Debug, Parser)]
+#[command(
+    name = "understudy",
+    version,
+    propagate_version = true,
+    after_help = "First steps:
+  understudy preflight
+  understudy up
+  understudy server add mail-a --role primary --imap imaps://mail-a.example.org --login master …
+  understudy mailbox protect ana@example.org --primary mail-a --standby dr-1
+  understudy status --watch
+
+Commands find a running `up` by its configuration, or any Understudy by UNDERSTUDY_URL and UNDERSTUDY_TOKEN.
+Exit codes: 0 done, 1 failed or differences found, 2 wrong usage, 3 partly done."
+)]
+struct Cli {
+    /// The configuration file [default: /etc/understudy/understudy.toml if it exists]
+    #[arg(long, global = true, env = "UNDERSTUDY_CONFIG", hide_env = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON, for programs
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(up::Up),
+    /// Run the source gateway alone, beside the primary
+    Source(RoleArguments),
+    /// Run the recovery gateway alone, at the recovery site
+    Recovery(RoleArguments),
+    /// Run the admin API and web alone
+    Admin(RoleArguments),
+    /// Mail servers
+    #[command(subcommand)]
+    Server(server::ServerCommand),
+    /// Protected mailboxes
+    #[command(subcommand)]
+    Mailbox(mailbox::MailboxCommand),
+    Status(status::StatusCommand),
+    Events(events::Events),
+    /// Pieces of work that somebody asked for
+    #[command(subcommand)]
+    Run(run::RunCommand),
+    /// API tokens
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    Preflight(preflight::Preflight),
+    /// The configuration
+    #[command(subcommand)]
+    Config(commands::config::ConfigCommand),
+    Completions(completions::Completions),
+}
+
+/// How long blocked threads are waited for at the end.
+const LAST_MOMENTS: std::time::Duration = std::time::Duration::from_millis(500);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let exit = match start(cli) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.exit()
+        }
+    };
+    ExitCode::from(exit as u8)
+}
+
+fn start(cli: Cli) -> Result<Exit> {
+    // The one TLS library's provider; that somebody installed it before changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (mut runtime, format) = match &cli.command {
+        Command::Up(up) => (tokio::runtime::Builder::new_multi_thread(), Some(up.role.log_format)),
+        Command::Source(role) | Command::Recovery(role) | Command::Admin(role) => {
+            (tokio::runtime::Builder::new_multi_thread(), Some(role.log_format))
+        }
+        _ => (tokio::runtime::Builder::new_current_thread(), None),
+    };
+    if let Some(format) = format {
+        logging::start(format);
+    }
+    let runtime = runtime.enable_all().build().map_err(|error| {
+        Failure::new(
+            "the program cannot start its threads",
+            error.to_string(),
+            "check the limits of this user (ulimit -a)",
+        )
+    })?;
+    let outcome = runtime.block_on(Box::pin(dispatch(cli)));
+    // Tasks are dropped here, and with them what they hold, such as a private PostgreSQL after a second Ctrl-C.
+    runtime.shutdown_timeout(LAST_MOMENTS);
+    outcome
+}
+
+async fn dispatch(cli: Cli) -> Result<Exit> {
+    let context = Context { config: cli.config, json: cli.json };
+    match &cli.command {
+        Command::Up(command) => up::run(command, &context).await,
+        Command::Source(_) => roles::run(Alone::Source, &context).await,
+        Command::Recovery(_) => roles::run(Alone::Recovery, &context).await,
+        Command::Admin(_) => roles::run(Alone::Admin, &context).await,
+        Command::Server(command) => server::run(command, &context).await,
+        Command::Mailbox(command) => mailbox::run(command, &context).await,
+        Command::Status(command) => status::run(command, &context).await,
+        Command::Events(command) => events::run(command, &context).await,
+        Command::Run(command) => run::run(command, &context).await,
+        Command::Token(command) => token::run(command, &context).await,
+        Command::Preflight(command) => preflight::run(command, &context).await,
+        Command::Config(command) => commands::config::run(command, &context),
+        Command::Completions(command) => completions::run(command, Cli::command()),
+    }
+}

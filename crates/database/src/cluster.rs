@@ -16,8 +16,8 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::Connection as _;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -133,7 +133,11 @@ impl ClusterError {
     fn may_pass(&self) -> bool {
         !matches!(
             self,
-            Self::NoBinaries | Self::OtherVersion { .. } | Self::NotTraversable { .. } | Self::NoAccount | Self::NoPassword { .. }
+            Self::NoBinaries
+                | Self::OtherVersion { .. }
+                | Self::NotTraversable { .. }
+                | Self::NoAccount
+                | Self::NoPassword { .. }
         )
     }
 }
@@ -285,9 +289,12 @@ impl Cluster {
     async fn create_database(&self) -> Result<(), ClusterError> {
         let create = async {
             let mut connection = PgConnection::connect_with(&self.connect_options("postgres")).await?;
-            let there = sqlx::query_scalar!(r#"select exists (select from pg_database where datname = $1) as "there!""#, DATABASE)
-                .fetch_one(&mut connection)
-                .await?;
+            let there = sqlx::query_scalar!(
+                r#"select exists (select from pg_database where datname = $1) as "there!""#,
+                DATABASE
+            )
+            .fetch_one(&mut connection)
+            .await?;
             if !there {
                 sqlx::raw_sql("create database understudy").execute(&mut connection).await?;
             }

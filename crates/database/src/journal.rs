@@ -95,6 +95,13 @@ pub async fn behind(db: impl PgExecutor<'_>) -> Result<Vec<MailboxId>> {
     Ok(rows.into_iter().map(MailboxId).collect())
 }
 
+/// How often a person has asked to try again, for every protected mailbox.
+pub async fn attempts(db: impl PgExecutor<'_>) -> Result<Vec<(MailboxId, i32)>> {
+    let rows =
+        sqlx::query!("select mailbox_id, attempt from mailbox where unprotected_at is null").fetch_all(db).await?;
+    Ok(rows.into_iter().map(|row| (MailboxId(row.mailbox_id), row.attempt)).collect())
+}
+
 /// What the applier must know of a mailbox.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -221,4 +228,10 @@ pub async fn standby_trouble(db: impl PgExecutor<'_>, mailbox: MailboxId, troubl
     .execute(db)
     .await?;
     Ok(changed.rows_affected() > 0)
+}
+
+/// Notes that both sides were compared and found equal.
+pub async fn verified(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<()> {
+    sqlx::query!("update mailbox set last_verified_at = now() where mailbox_id = $1", mailbox.0).execute(db).await?;
+    Ok(())
 }

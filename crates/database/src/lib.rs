@@ -3,9 +3,9 @@
 //! Functions take `impl PgExecutor<'_>` or `&mut PgConnection`, so that callers compose a transaction.
 //! Not here: what the values mean (`protocol`), deciding anything (`replication`, the roles).
 
+pub mod cluster;
 mod columns;
 pub mod content;
-pub mod cluster;
 pub mod error;
 pub mod event;
 pub mod idempotency;

@@ -81,12 +81,17 @@ pub async fn heard(db: impl PgExecutor<'_>) -> Result<()> {
     Ok(())
 }
 
-/// How a mailbox fares at the source. Answers whether what a person sees of it changed.
+/// How a mailbox fares at the source; with an empty capability only its trouble is news. Answers whether what a person sees of it changed.
 pub async fn reported(db: impl PgExecutor<'_>, report: &MailboxReport) -> Result<bool> {
     let trouble = report.trouble.as_ref().map(Json);
     let row = sqlx::query!(
-        r#"update mailbox new set captured_seq = greatest(new.captured_seq, $2), capability = $3, messages_done = $4,
-                messages_total = $5, bytes_done = $6, bytes_total = $7, swept_at = coalesce($8, new.swept_at),
+        r#"update mailbox new set captured_seq = greatest(new.captured_seq, $2),
+                capability = case when $3 = '' then new.capability else $3 end,
+                messages_done = case when $3 = '' then new.messages_done else $4 end,
+                messages_total = case when $3 = '' then new.messages_total else $5 end,
+                bytes_done = case when $3 = '' then new.bytes_done else $6 end,
+                bytes_total = case when $3 = '' then new.bytes_total else $7 end,
+                swept_at = coalesce($8, new.swept_at),
                 source_trouble = $9,
                 seeded_seq = case when $10 then coalesce(new.seeded_seq, $2) else new.seeded_seq end
            from mailbox old

@@ -194,6 +194,37 @@ pub async fn refused(db: impl PgExecutor<'_>, mailbox: MailboxId, count: i64) ->
         .collect()
 }
 
+/// Protected mailboxes with messages that the standby refused.
+pub async fn mailboxes_with_refused(db: impl PgExecutor<'_>) -> Result<Vec<MailboxId>> {
+    let rows = sqlx::query_scalar!(
+        "select distinct m.mailbox_id from mirror_message m join mailbox b on b.mailbox_id = m.mailbox_id
+         where m.set_aside = 'refused' and b.unprotected_at is null and not b.paused and not b.held"
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(MailboxId).collect())
+}
+
+/// Messages of one folder with any of these contents, ascending by UID.
+pub async fn by_digest(
+    db: impl PgExecutor<'_>,
+    mailbox: MailboxId,
+    folder: FolderId,
+    digests: &[Digest],
+) -> Result<Vec<(Uid, Uid, Digest)>> {
+    let digests: Vec<Vec<u8>> = digests.iter().map(|digest| digest.0.to_vec()).collect();
+    let rows = sqlx::query!(
+        r#"select uid, standby_uid as "standby_uid!", digest from mirror_message
+           where mailbox_id = $1 and folder_id = $2 and digest = any($3) and standby_uid is not null order by uid"#,
+        mailbox.0,
+        folder.0,
+        &digests,
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(|row| Ok((uid(row.uid)?, uid(row.standby_uid)?, columns::digest(&row.digest)?))).collect()
+}
+
 fn set_aside(kind: Option<String>, reason: String) -> Option<SetAside> {
     match kind.as_deref() {
         Some("refused") => Some(SetAside::Refused { reason }),
@@ -416,7 +447,12 @@ async fn expunge(db: &mut PgConnection, mailbox: MailboxId, folder: FolderId, ui
     Ok(())
 }
 
-async fn set_subscription(db: &mut PgConnection, mailbox: MailboxId, path: &FolderPath, subscribed: bool) -> Result<()> {
+async fn set_subscription(
+    db: &mut PgConnection,
+    mailbox: MailboxId,
+    path: &FolderPath,
+    subscribed: bool,
+) -> Result<()> {
     if subscribed {
         sqlx::query!(
             "insert into mirror_subscription (mailbox_id, path) values ($1, $2) on conflict do nothing",

@@ -86,7 +86,8 @@ macro_rules! select_servers {
 
 /// The server of this name.
 pub async fn get(executor: impl PgExecutor<'_>, tenant: TenantId, name: &str) -> Result<Option<StoredServer>> {
-    let row = select_servers!("where s.tenant_id = $1 and s.name = $2", tenant.0, name).fetch_optional(executor).await?;
+    let row =
+        select_servers!("where s.tenant_id = $1 and s.name = $2", tenant.0, name).fetch_optional(executor).await?;
     Ok(row.map(StoredServer::from))
 }
 

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 
 use sqlx::{PgConnection, PgExecutor, types::Json};
 use understudy_protocol::{
-    ContentRef, Digest, Epoch, FolderId, FolderPath, FolderPosition, MailboxId, Seq, TenantId, Transaction, Uid, UidSet,
-    codec, messages::KnownMessage,
+    ContentRef, Digest, Epoch, FolderId, FolderPath, FolderPosition, MailboxId, Seq, TenantId, Transaction, Uid,
+    UidSet, codec, messages::KnownMessage,
 };
 
 use crate::{
@@ -35,8 +35,9 @@ pub struct SourceFolder {
     pub position: FolderPosition,
     pub special_use: Vec<String>,
     pub selectable: bool,
-    /// How many messages are remembered.
+    /// How many messages are remembered, and how many octets they have together.
     pub messages: u64,
+    pub bytes: u64,
     pub seeded: bool,
 }
 
@@ -65,8 +66,8 @@ pub enum Spooled {
 #[derive(Clone, Debug)]
 pub struct Captured {
     pub transaction: Transaction,
-    /// Contents the recovery site does not have, in the order in which they are spooled.
-    pub contents: Vec<ContentRef>,
+    /// Contents the recovery site does not have, and where in the spool each begins.
+    pub contents: Vec<(ContentRef, u64)>,
     pub spooled: Spooled,
     /// Folders as they are from now on; new ones are added.
     pub folders: Vec<SourceFolder>,
@@ -77,9 +78,14 @@ pub struct Captured {
     pub expunged: Vec<(FolderId, UidSet)>,
     pub subscribed: Vec<FolderPath>,
     pub unsubscribed: Vec<FolderPath>,
-    /// From this transaction on, everything that was there at first has been captured.
-    pub seeded: bool,
     pub next_folder: FolderId,
+}
+
+/// How many messages and octets a folder gained, or lost when negative.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gained {
+    pub messages: i64,
+    pub bytes: i64,
 }
 
 /// A transaction waiting to be shipped.
@@ -88,12 +94,17 @@ pub struct Waiting {
     pub seq: Seq,
     /// The transaction by `protocol::codec`.
     pub body: Vec<u8>,
-    pub contents: Vec<ContentRef>,
+    pub contents: Vec<(ContentRef, u64)>,
     pub spooled: Spooled,
 }
 
 /// The mailbox's journal, made when it is not there yet.
-pub async fn open(db: impl PgExecutor<'_>, mailbox: MailboxId, tenant: TenantId, epoch: Epoch) -> Result<SourceMailbox> {
+pub async fn open(
+    db: impl PgExecutor<'_>,
+    mailbox: MailboxId,
+    tenant: TenantId,
+    epoch: Epoch,
+) -> Result<SourceMailbox> {
     let row = sqlx::query!(
         "insert into source_mailbox (mailbox_id, tenant_id, epoch) values ($1, $2, $3)
          on conflict (mailbox_id) do update set epoch = excluded.epoch
@@ -117,7 +128,7 @@ pub async fn open(db: impl PgExecutor<'_>, mailbox: MailboxId, tenant: TenantId,
 pub async fn folders(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Vec<SourceFolder>> {
     let rows = sqlx::query!(
         r#"select folder_id, path as "path: Json<FolderPath>", identity, uid_validity, mod_seq, uid_next, special_use,
-                  selectable, messages, seeded
+                  selectable, messages, bytes, seeded
            from source_folder where mailbox_id = $1 order by folder_id"#,
         mailbox.0,
     )
@@ -133,6 +144,7 @@ pub async fn folders(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Vec<
                 special_use: row.special_use,
                 selectable: row.selectable,
                 messages: row.messages.unsigned_abs(),
+                bytes: row.bytes.unsigned_abs(),
                 seeded: row.seeded,
             })
         })
@@ -216,7 +228,7 @@ pub async fn known_digests(db: impl PgExecutor<'_>, mailbox: MailboxId, digests:
 /// Writes a captured transaction and all that goes with it. Fails on the constraint `source_transaction_once` if its
 /// number is taken. Answers how many messages each touched folder gained or lost: a server may name UIDs twice, or
 /// UIDs that never were.
-pub async fn capture(db: &mut PgConnection, captured: &Captured) -> Result<HashMap<FolderId, i64>> {
+pub async fn capture(db: &mut PgConnection, captured: &Captured) -> Result<HashMap<FolderId, Gained>> {
     let transaction = &captured.transaction;
     let mailbox = transaction.mailbox;
     let body = codec::encode(transaction).map_err(|e| Error::unreadable("transaction", e))?;
@@ -226,7 +238,7 @@ pub async fn capture(db: &mut PgConnection, captured: &Captured) -> Result<HashM
         Spooled::Inline(bytes) => (Some(bytes.as_slice()), None),
         Spooled::File(name) => (None, Some(name.as_str())),
     };
-    let content_bytes: u64 = captured.contents.iter().map(|content| content.size).sum();
+    let content_bytes: u64 = captured.contents.iter().map(|(content, _)| content.size).sum();
     sqlx::query!(
         "insert into source_transaction (mailbox_id, seq, body, content, spool, contents, content_bytes, captured_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -242,24 +254,28 @@ pub async fn capture(db: &mut PgConnection, captured: &Captured) -> Result<HashM
     .execute(&mut *db)
     .await?;
     sqlx::query!(
-        "update source_mailbox set captured_seq = $2, next_folder_id = $3, seeded = seeded or $4 where mailbox_id = $1",
+        "update source_mailbox set captured_seq = $2, next_folder_id = $3 where mailbox_id = $1",
         mailbox.0,
         transaction.seq.0,
         captured.next_folder.0,
-        captured.seeded,
     )
     .execute(&mut *db)
     .await?;
     for folder in &captured.folders {
         put_folder(&mut *db, mailbox, folder).await?;
     }
-    let mut gained = HashMap::new();
-    for folder in put_messages(&mut *db, mailbox, &captured.added).await? {
-        *gained.entry(folder).or_default() += 1;
+    let mut gained: HashMap<FolderId, Gained> = HashMap::new();
+    for (folder, bytes) in put_messages(&mut *db, mailbox, &captured.added).await? {
+        let gained = gained.entry(folder).or_default();
+        gained.messages += 1;
+        gained.bytes += bytes;
     }
     set_flags(&mut *db, mailbox, &captured.flags).await?;
     for (folder, uids) in &captured.expunged {
-        *gained.entry(*folder).or_default() -= expunge(&mut *db, mailbox, *folder, uids).await?;
+        let lost = expunge(&mut *db, mailbox, *folder, uids).await?;
+        let gained = gained.entry(*folder).or_default();
+        gained.messages -= lost.messages;
+        gained.bytes -= lost.bytes;
     }
     for (folder, gained) in &gained {
         add_to_count(&mut *db, mailbox, *folder, *gained).await?;
@@ -285,12 +301,28 @@ pub async fn capture(db: &mut PgConnection, captured: &Captured) -> Result<HashM
     Ok(gained)
 }
 
-async fn add_to_count(db: &mut PgConnection, mailbox: MailboxId, folder: FolderId, gained: i64) -> Result<()> {
+/// Moves positions on without a transaction: the look found nothing that is not in the journal already.
+pub async fn move_on(db: &mut PgConnection, mailbox: MailboxId, folders: &[SourceFolder]) -> Result<()> {
+    for folder in folders {
+        put_folder(&mut *db, mailbox, folder).await?;
+    }
+    Ok(())
+}
+
+/// Notes that everything that was there at first has been captured.
+pub async fn seeded(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<()> {
+    sqlx::query!("update source_mailbox set seeded = true where mailbox_id = $1", mailbox.0).execute(db).await?;
+    Ok(())
+}
+
+async fn add_to_count(db: &mut PgConnection, mailbox: MailboxId, folder: FolderId, gained: Gained) -> Result<()> {
     sqlx::query!(
-        "update source_folder set messages = messages + $3 where mailbox_id = $1 and folder_id = $2",
+        "update source_folder set messages = messages + $3, bytes = bytes + $4
+         where mailbox_id = $1 and folder_id = $2",
         mailbox.0,
         folder.0,
-        gained,
+        gained.messages,
+        gained.bytes,
     )
     .execute(db)
     .await?;
@@ -334,8 +366,12 @@ async fn put_subscription(db: &mut PgConnection, mailbox: MailboxId, path: &Fold
     Ok(())
 }
 
-/// The folder of each message that was not there before.
-async fn put_messages(db: &mut PgConnection, mailbox: MailboxId, messages: &[SourceMessage]) -> Result<Vec<FolderId>> {
+/// The folder and size of each message that was not there before.
+async fn put_messages(
+    db: &mut PgConnection,
+    mailbox: MailboxId,
+    messages: &[SourceMessage],
+) -> Result<Vec<(FolderId, i64)>> {
     if messages.is_empty() {
         return Ok(Vec::new());
     }
@@ -343,8 +379,7 @@ async fn put_messages(db: &mut PgConnection, mailbox: MailboxId, messages: &[Sou
     let uids: Vec<i64> = messages.iter().map(|message| i64::from(message.uid.0)).collect();
     let identities: Vec<Option<String>> = messages.iter().map(|message| message.identity.clone()).collect();
     let digests: Vec<Vec<u8>> = messages.iter().map(|message| message.content.digest.0.to_vec()).collect();
-    let sizes: Vec<i64> =
-        messages.iter().map(|message| columns::size(message.content.size)).collect();
+    let sizes: Vec<i64> = messages.iter().map(|message| columns::size(message.content.size)).collect();
     let flags: Vec<String> = messages.iter().map(|message| flags_text(&message.flags)).collect();
     let rows = sqlx::query!(
         r#"insert into source_message (mailbox_id, folder_id, uid, identity, digest, size, flags)
@@ -353,7 +388,7 @@ async fn put_messages(db: &mut PgConnection, mailbox: MailboxId, messages: &[Sou
          from unnest($2::int[], $3::bigint[], $4::text[], $5::bytea[], $6::bigint[], $7::text[])
               as m (folder_id, uid, identity, digest, size, flags)
          on conflict (mailbox_id, folder_id, uid) do update set flags = excluded.flags
-         returning folder_id, (xmax = 0) as "inserted!""#,
+         returning folder_id, size, (xmax = 0) as "inserted!""#,
         mailbox.0,
         &folders,
         &uids,
@@ -364,7 +399,7 @@ async fn put_messages(db: &mut PgConnection, mailbox: MailboxId, messages: &[Sou
     )
     .fetch_all(db)
     .await?;
-    Ok(rows.into_iter().filter(|row| row.inserted).map(|row| FolderId(row.folder_id)).collect())
+    Ok(rows.into_iter().filter(|row| row.inserted).map(|row| (FolderId(row.folder_id), row.size)).collect())
 }
 
 async fn set_flags(db: &mut PgConnection, mailbox: MailboxId, changed: &[(FolderId, Uid, Vec<String>)]) -> Result<()> {
@@ -389,28 +424,30 @@ async fn set_flags(db: &mut PgConnection, mailbox: MailboxId, changed: &[(Folder
     Ok(())
 }
 
-async fn expunge(db: &mut PgConnection, mailbox: MailboxId, folder: FolderId, uids: &UidSet) -> Result<i64> {
+async fn expunge(db: &mut PgConnection, mailbox: MailboxId, folder: FolderId, uids: &UidSet) -> Result<Gained> {
     let (low, high) = columns::ranges(uids);
     let gone = sqlx::query!(
-        "delete from source_message as s using unnest($3::bigint[], $4::bigint[]) as r (low, high)
-         where s.mailbox_id = $1 and s.folder_id = $2 and s.uid between r.low and r.high",
+        r#"with gone as (
+               delete from source_message as s using unnest($3::bigint[], $4::bigint[]) as r (low, high)
+               where s.mailbox_id = $1 and s.folder_id = $2 and s.uid between r.low and r.high
+               returning s.size)
+           select count(*) as "messages!", coalesce(sum(size), 0)::bigint as "bytes!" from gone"#,
         mailbox.0,
         folder.0,
         &low,
         &high,
     )
-    .execute(db)
+    .fetch_one(db)
     .await?;
-    Ok(columns::size(gone.rows_affected()))
+    Ok(Gained { messages: gone.messages, bytes: gone.bytes })
 }
 
-/// Transactions after `after`, in order, at most `count` of them.
-pub async fn waiting(db: impl PgExecutor<'_>, mailbox: MailboxId, after: Seq, count: i64) -> Result<Vec<Waiting>> {
+/// The first transactions not received yet, in order, at most `count` of them.
+pub async fn waiting(db: impl PgExecutor<'_>, mailbox: MailboxId, count: i64) -> Result<Vec<Waiting>> {
     let rows = sqlx::query!(
         "select seq, body, content, spool, contents from source_transaction
-         where mailbox_id = $1 and seq > $2 order by seq limit $3",
+         where mailbox_id = $1 order by seq limit $2",
         mailbox.0,
-        after.0,
         count,
     )
     .fetch_all(db)
@@ -478,21 +515,17 @@ pub async fn rebuild(
     db: &mut PgConnection,
     mailbox: MailboxId,
     received: Seq,
-    folders: &[SourceFolder],
+    next_folder: FolderId,
     subscriptions: &[FolderPath],
 ) -> Result<()> {
-    let next_folder = folders.iter().map(|folder| folder.folder.0).max().unwrap_or(0) + 1;
     sqlx::query!(
         "update source_mailbox set captured_seq = $2, received_seq = $2, next_folder_id = $3 where mailbox_id = $1",
         mailbox.0,
         received.0,
-        next_folder,
+        next_folder.0,
     )
     .execute(&mut *db)
     .await?;
-    for folder in folders {
-        put_folder(&mut *db, mailbox, folder).await?;
-    }
     for path in subscriptions {
         put_subscription(&mut *db, mailbox, path).await?;
     }
@@ -516,6 +549,7 @@ pub async fn rebuild_messages(
             flags: known.flags.clone(),
         })
         .collect();
-    let gained = put_messages(&mut *db, mailbox, &messages).await?.len();
-    add_to_count(db, mailbox, folder, columns::size(gained as u64)).await
+    let put = put_messages(&mut *db, mailbox, &messages).await?;
+    let gained = Gained { messages: columns::size(put.len() as u64), bytes: put.iter().map(|(_, bytes)| bytes).sum() };
+    add_to_count(db, mailbox, folder, gained).await
 }

@@ -72,7 +72,9 @@ pub async fn states(executor: impl PgExecutor<'_>, tenant: Option<TenantId>) -> 
 pub async fn link(executor: impl PgExecutor<'_>) -> Result<Link> {
     let link = sqlx::query_as!(
         Link,
-        r#"select heard_at, greatest(extract(epoch from now() - heard_at), 0)::float8 as age_seconds, product_version
+        r#"select heard_at,
+                  case when heard_at is not null then
+                      greatest(extract(epoch from now() - heard_at), 0)::float8 end as age_seconds, product_version
            from link where link_id = 1"#
     );
     Ok(link.fetch_one(executor).await?)

@@ -1,4 +1,5 @@
 //! The private PostgreSQL cluster against the real programs, killed in every way it can be.
+#![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -53,7 +54,10 @@ fn postmaster(dir: &Path) -> Option<Pid> {
 /// Whether any process works in the data directory.
 fn is_running(dir: &Path) -> bool {
     let data = dir.join("postgres/data");
-    fs::read_dir("/proc").unwrap().flatten().any(|entry| fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == data))
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .any(|entry| fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == data))
 }
 
 async fn until(what: &str, mut done: impl FnMut() -> bool) {
@@ -95,20 +99,17 @@ async fn a_killed_server_comes_back_by_itself() {
     write(&cluster, "before").await;
     let first = postmaster(dir.path()).unwrap();
     let shutdown = CancellationToken::new();
-    tokio::join!(
-        async { cluster.supervise(shutdown.clone()).await.unwrap() },
-        async {
-            kill_process(first, Signal::KILL).unwrap();
-            until("another server runs", || postmaster(dir.path()).is_some_and(|pid| pid != first)).await;
-            let deadline = Instant::now() + PATIENCE;
-            while PgConnection::connect_with(&cluster.connect_options(DATABASE)).await.is_err() {
-                assert!(Instant::now() < deadline, "waited until the new server answers");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            assert_eq!(kept(&cluster).await, ["before"]);
-            shutdown.cancel();
+    tokio::join!(async { cluster.supervise(shutdown.clone()).await.unwrap() }, async {
+        kill_process(first, Signal::KILL).unwrap();
+        until("another server runs", || postmaster(dir.path()).is_some_and(|pid| pid != first)).await;
+        let deadline = Instant::now() + PATIENCE;
+        while PgConnection::connect_with(&cluster.connect_options(DATABASE)).await.is_err() {
+            assert!(Instant::now() < deadline, "waited until the new server answers");
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-    );
+        assert_eq!(kept(&cluster).await, ["before"]);
+        shutdown.cancel();
+    });
     cluster.stop().await;
     assert!(!is_running(dir.path()), "a stopped server still runs");
 }
@@ -225,7 +226,12 @@ fn an_ordinary_user_can_run_it_too() {
     fs::copy(env::current_exe().unwrap(), &copy).unwrap();
     let args = ["--exact", "data_survives_a_stop_and_a_start_and_nothing_keeps_running"];
     let output = Command::new(copy).args(args).current_dir("/tmp").uid(65534).gid(65534).output().unwrap();
-    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    ContentRef, Digest, Epoch, FolderId, FolderPath, FolderPosition, MailboxId, Seq, TenantId, Uid, UidSet, UidValidity,
+    ContentRef, Digest, Epoch, FolderId, FolderPath, FolderPosition, MailboxId, Seq, TenantId, Uid, UidValidity,
     server::Server,
 };
 
@@ -47,7 +47,8 @@ pub struct Welcome {
 pub enum Shipment {
     /// Exactly `size` raw bytes follow the frame.
     Content(ContentRef),
-    Transaction(crate::Transaction),
+    /// A [`crate::Transaction`] by [`crate::codec::encode`], as it rests in the journal.
+    Transaction(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
 /// The answer to a shipment: one acknowledgement per mailbox named in it.
@@ -222,7 +223,11 @@ pub struct Finding {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Known {
-    Start { received: Seq, epoch: Epoch, subscriptions: Vec<FolderPath> },
+    Start {
+        received: Seq,
+        epoch: Epoch,
+        subscriptions: Vec<FolderPath>,
+    },
     Folder {
         folder: FolderId,
         path: FolderPath,
@@ -248,9 +253,14 @@ pub struct KnownMessage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InventoryFrame {
-    /// Everything captured before the inventory began has this number or a lower one.
-    Start { captured: Seq, subscriptions: Vec<FolderPath> },
-    Folder { path: FolderPath, special_use: Vec<String>, selectable: bool },
+    Start {
+        subscriptions: Vec<FolderPath>,
+    },
+    Folder {
+        path: FolderPath,
+        special_use: Vec<String>,
+        selectable: bool,
+    },
     /// Messages of the folder named last, ascending by UID.
     Messages(Vec<InventoryMessage>),
     /// The list is whole.
@@ -266,11 +276,4 @@ pub struct InventoryMessage {
     pub size: u64,
     /// Of the whole message, when bodies were asked for.
     pub digest: Option<Digest>,
-}
-
-/// A set of UIDs of one folder; for requests that name messages.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FolderUids {
-    pub folder: FolderId,
-    pub uids: UidSet,
 }

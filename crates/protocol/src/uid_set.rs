@@ -50,6 +50,12 @@ impl UidSet {
         self.0.get(at).is_some_and(|&(low, _)| low <= uid.0)
     }
 
+    /// The highest UID in the set.
+    #[must_use]
+    pub fn last(&self) -> Option<Uid> {
+        self.0.last().map(|&(_, high)| Uid(high))
+    }
+
     /// The ranges, ascending, both ends included.
     pub fn ranges(&self) -> impl Iterator<Item = (Uid, Uid)> + '_ {
         self.0.iter().map(|&(low, high)| (Uid(low), Uid(high)))

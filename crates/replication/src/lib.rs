@@ -2,7 +2,10 @@
 //!
 //! Not here: SQL (`database`), tasks and wiring (the roles), IMAP itself (`imap-session`).
 
+pub mod check;
 pub mod fidelity;
 pub mod folders;
+pub mod inventory;
 pub mod pack;
 pub mod plan;
+pub mod trouble;

@@ -46,8 +46,11 @@ impl Account {
         let mut above: Vec<&Path> = dir.ancestors().skip(1).collect();
         above.reverse();
         for dir in above {
-            let metadata = fs::metadata(dir)
-                .map_err(|source| ClusterError::File { action: "look at", path: dir.to_owned(), source })?;
+            let metadata = fs::metadata(dir).map_err(|source| ClusterError::File {
+                action: "look at",
+                path: dir.to_owned(),
+                source,
+            })?;
             if !self.may_enter(&metadata) {
                 return Err(ClusterError::NotTraversable { user: self.name.clone(), dir: dir.to_owned() });
             }
@@ -72,7 +75,8 @@ impl Account {
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\npostgres:x:101:104:,,,:/var/lib/postgresql:/bin/bash\nbad:x:y:1::/:\n";
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/bash\npostgres:x:101:104:,,,:/var/lib/postgresql:/bin/bash\nbad:x:y:1::/:\n";
 
     #[test]
     fn a_user_is_found_by_its_whole_name_and_never_root() {

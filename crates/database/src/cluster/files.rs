@@ -115,7 +115,8 @@ impl Files {
     pub(super) fn log(&self) -> Result<File, ClusterError> {
         let path = self.log_path();
         if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_MAX_BYTES) {
-            fs::rename(&path, self.dir.join("postgres.log.old")).map_err(|source| file_error("rename", &path, source))?;
+            fs::rename(&path, self.dir.join("postgres.log.old"))
+                .map_err(|source| file_error("rename", &path, source))?;
         }
         let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
         log.map_err(|source| file_error("open", &path, source))

@@ -1,0 +1,13 @@
+//! The routes under `/api/v1`: one file per noun holds its routes, request and response types and handlers.
+
+pub(crate) mod actions;
+pub(crate) mod events;
+pub(crate) mod mailboxes;
+pub(crate) mod protect;
+pub(crate) mod runs;
+pub(crate) mod servers;
+pub(crate) mod status;
+pub(crate) mod tokens;
+
+mod candidates;
+mod server_rules;

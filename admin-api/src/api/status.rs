@@ -1,0 +1,191 @@
+//! `/status`: how things are, on one screen.
+
+use std::collections::BTreeMap;
+
+use axum::{Json, extract::State};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use understudy_database::{
+    run, server,
+    status::{self, Lagging},
+};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    api::{
+        events::LaggingMailbox,
+        mailboxes::State as MailboxState,
+        runs::Run,
+        servers::{self, Server},
+    },
+    auth::Caller,
+    error::Result,
+    state::Api,
+};
+
+/// How many servers and open runs one screen shows.
+const SHOWN_SERVERS: i64 = 100;
+const SHOWN_RUNS: i64 = 20;
+/// A wait shorter than this is how things are in normal times.
+const NOTABLE_LAG_SECONDS: f64 = 5.0;
+
+pub(crate) fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(status))
+}
+
+/// How things are.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Status {
+    version: &'static str,
+    now: DateTime<Utc>,
+    /// The whole in one plain sentence.
+    sentence: String,
+    servers: Vec<Server>,
+    link: Link,
+    mailboxes: Mailboxes,
+    lag: Lagged,
+    runs: Runs,
+    /// How many messages standbys do not hold as they are.
+    set_aside: i64,
+}
+
+/// The connection between the gateways.
+#[derive(Debug, Serialize, ToSchema)]
+struct Link {
+    connected: bool,
+    heard_at: Option<DateTime<Utc>>,
+    age_seconds: Option<f64>,
+    /// Of the source gateway.
+    product_version: Option<String>,
+}
+
+/// Protected mailboxes in numbers.
+#[derive(Debug, Serialize, ToSchema)]
+struct Mailboxes {
+    total: i64,
+    by_state: BTreeMap<&'static str, i64>,
+}
+
+/// What is captured and not applied, of all mailboxes.
+#[derive(Debug, Serialize, ToSchema)]
+struct Lagged {
+    lagging: i64,
+    transactions: i64,
+    /// Age of the oldest.
+    seconds: f64,
+    bytes: i64,
+    worst: Option<LaggingMailbox>,
+}
+
+/// Runs that wait or run.
+#[derive(Debug, Serialize, ToSchema)]
+struct Runs {
+    open: i64,
+    items: Vec<Run>,
+}
+
+/// How things are.
+#[utoipa::path(get, path = "/api/v1/status", tag = "status", responses((status = 200, body = Status)))]
+async fn status(State(api): State<Api>, caller: Caller) -> Result<Json<Status>> {
+    let tenant = caller.tenant;
+    let counts = status::states(&api.pool, Some(tenant)).await?;
+    let count = |state: MailboxState| {
+        counts.iter().find(|count| count.state == state.as_str()).map_or(0, |count| count.mailboxes)
+    };
+    let by_state = MailboxState::ALL.into_iter().map(|state| (state.as_str(), count(state))).collect();
+    let mailboxes = Mailboxes { total: counts.iter().map(|count| count.mailboxes).sum(), by_state };
+    let stored = server::list(&api.pool, tenant, None, None, SHOWN_SERVERS).await?;
+    let servers = servers::shown_all(&api, &caller, stored).await?;
+    let link = link(status::link(&api.pool).await?);
+    let lag = lagged(&status::lagging(&api.pool, Some(tenant), 1).await?);
+    let open = run::Filter { open: true, limit: SHOWN_RUNS, ..run::Filter::default() };
+    let items = run::list(&api.pool, tenant, &open).await?.into_iter().map(Run::from).collect();
+    let runs = Runs { open: run::count_open(&api.pool, tenant).await?, items };
+    let set_aside = status::set_aside(&api.pool, Some(tenant)).await?;
+    let sentence = sentence(!servers.is_empty(), &mailboxes, &link, &lag, set_aside);
+    let version = env!("CARGO_PKG_VERSION");
+    Ok(Json(Status { version, now: Utc::now(), sentence, servers, link, mailboxes, lag, runs, set_aside }))
+}
+
+fn link(link: status::Link) -> Link {
+    Link {
+        connected: link.connected(),
+        heard_at: link.heard_at,
+        age_seconds: link.age_seconds,
+        product_version: Some(link.product_version).filter(|version| !version.is_empty()),
+    }
+}
+
+fn lagged(lagging: &[Lagging]) -> Lagged {
+    let worst = lagging.first();
+    Lagged {
+        lagging: worst.map_or(0, |lag| lag.total_mailboxes),
+        transactions: worst.map_or(0, |lag| lag.total_transactions),
+        seconds: worst.map_or(0.0, |lag| lag.seconds),
+        bytes: worst.map_or(0, |lag| lag.total_bytes),
+        worst: worst.map(LaggingMailbox::from),
+    }
+}
+
+/// The worst thing first: what is worth a person's attention now.
+fn sentence(has_servers: bool, mailboxes: &Mailboxes, link: &Link, lag: &Lagged, set_aside: i64) -> String {
+    let count = |state: MailboxState| mailboxes.by_state.get(state.as_str()).copied().unwrap_or(0);
+    let total = mailboxes.total;
+    if !has_servers {
+        return "No mail server is known yet; add one with `understudy server add`.".to_owned();
+    }
+    if total == 0 {
+        return "No mailbox is protected yet; choose some with `understudy mailbox protect`.".to_owned();
+    }
+    if !link.connected {
+        return match link.age_seconds {
+            Some(age) => format!("The source gateway has been silent for {}: no changes arrive.", duration(age)),
+            None => "No source gateway has been heard of yet: no changes arrive.".to_owned(),
+        };
+    }
+    let faulted = count(MailboxState::Faulted);
+    if faulted > 0 {
+        return format!("{} stopped by an error; each says what to do.", of(faulted, total));
+    }
+    let held = count(MailboxState::Held);
+    if held > 0 {
+        return format!("{} held: many changes at once; say whether they are meant.", of(held, total));
+    }
+    if lag.seconds >= NOTABLE_LAG_SECONDS && count(MailboxState::Seeding) == 0 {
+        let waiting = plural(lag.transactions, "transaction waits", "transactions wait");
+        return format!("The standby is behind: {waiting}, the oldest for {}.", duration(lag.seconds));
+    }
+    let seeding = count(MailboxState::Seeding);
+    if seeding > 0 {
+        return format!("{} being copied for the first time.", of(seeding, total));
+    }
+    if set_aside > 0 {
+        let messages = plural(set_aside, "message is", "messages are");
+        return format!("Everything is mirrored, but {messages} not on the standby as they are; each has its reason.");
+    }
+    let paused = count(MailboxState::Paused);
+    if paused > 0 {
+        return format!("{} paused; the others are mirrored.", of(paused, total));
+    }
+    match total {
+        1 => "The one protected mailbox is mirrored.".to_owned(),
+        total => format!("All {total} mailboxes are mirrored."),
+    }
+}
+
+fn of(some: i64, total: i64) -> String {
+    format!("{some} of {} {}", plural(total, "mailbox", "mailboxes"), if some == 1 { "is" } else { "are" })
+}
+
+fn plural(count: i64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.0} h", s / 3600.0),
+    }
+}

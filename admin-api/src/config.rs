@@ -1,0 +1,19 @@
+//! What the role needs to run.
+
+use std::path::PathBuf;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use understudy_database::PgPool;
+
+/// Everything [`crate::run`] is given.
+pub struct AdminConfig {
+    pub pool: PgPool,
+    pub listener: TcpListener,
+    /// How people reach the web, where that is not the listener's own address.
+    pub public_url: Option<String>,
+    /// A socket only this system user can open: whoever can is a full administrator, without a token.
+    pub socket: Option<PathBuf>,
+    /// The process's metrics, shown at `/metrics` beside those computed from the database.
+    pub metrics: Option<PrometheusHandle>,
+}

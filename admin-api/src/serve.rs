@@ -1,0 +1,73 @@
+//! The listeners: TCP for everyone with a token, a unix socket for the system user that runs Understudy.
+
+use std::{
+    io,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context;
+use axum::{Extension, Router, serve::Listener};
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::auth::Local;
+
+/// How long requests under way may take to end at shutdown.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Serves on TCP until `shutdown`.
+pub(crate) async fn tcp(listener: TcpListener, router: Router, shutdown: CancellationToken) -> anyhow::Result<()> {
+    serve(listener, router, shutdown).await.context("could not serve HTTP")
+}
+
+/// Serves on the unix socket until `shutdown`, and takes it away then.
+pub(crate) async fn unix(path: Option<PathBuf>, router: Router, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let listener = bind(&path).await.with_context(|| format!("could not open the local socket {}", path.display()))?;
+    let served = serve(listener, router.layer(Extension(Local)), shutdown).await;
+    if let Err(error) = tokio::fs::remove_file(&path).await
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        warn!(error = %error, "The local socket could not be removed; the next start replaces it");
+    }
+    served.context("could not serve on the local socket")
+}
+
+async fn serve<L>(listener: L, router: Router, shutdown: CancellationToken) -> io::Result<()>
+where
+    L: Listener,
+    L::Addr: std::fmt::Debug,
+{
+    let server = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let impatience = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = server => served,
+        () = impatience => Ok(()),
+    }
+}
+
+/// Opens the socket so that nobody else ever sees it open: made under another name, closed to others, then renamed into
+/// place, over one that a killed process left.
+async fn bind(path: &Path) -> io::Result<UnixListener> {
+    if let Ok(there) = tokio::fs::symlink_metadata(path).await
+        && !there.file_type().is_socket()
+    {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something that is not a socket is there"));
+    }
+    let fresh = path.with_extension("new");
+    if let Err(error) = tokio::fs::remove_file(&fresh).await
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let listener = UnixListener::bind(&fresh)?;
+    tokio::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600)).await?;
+    tokio::fs::rename(&fresh, path).await?;
+    Ok(listener)
+}

@@ -1,0 +1,121 @@
+//! Who gets in, and what each role may do.
+
+use serde_json::{Value, json};
+
+use crate::service::{Service, server};
+
+/// Every operation of the document, with something in the place of each variable.
+fn operations(document: &Value) -> Vec<(String, String)> {
+    let mut operations = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let path = path.replace("{name}", "x").replace("{address}", "x").replace("{id}", "x");
+        for method in ["get", "post", "patch", "put", "delete"] {
+            if item.get(method).is_some() {
+                operations.push((method.to_uppercase(), path.clone()));
+            }
+        }
+    }
+    operations
+}
+
+#[tokio::test]
+async fn no_route_but_health_is_open() {
+    let service = Service::start().await;
+    let document = service.get("/api/openapi.json").await.expect(200).body;
+    let operations = operations(&document);
+    assert!(operations.len() > 25, "the document names {} operations", operations.len());
+    let bad = [vec![], vec![("authorization", "Bearer understudy_wrong")], vec![("authorization", "Basic YTpi")]];
+    for (method, path) in operations {
+        let open = ["/healthz", "/readyz"].contains(&path.as_str());
+        for headers in &bad {
+            let answer = service.ask_with(&method, &path, None, headers).await;
+            let expected = if open { 200 } else { 401 };
+            assert_eq!(answer.status.as_u16(), expected, "{method} {path}");
+            if !open {
+                assert_eq!(answer.body["type"], "urn:understudy:problem:unauthorized", "{method} {path}");
+                assert_eq!(answer.header("content-type"), "application/problem+json");
+                assert_eq!(answer.header("www-authenticate"), "Bearer");
+            }
+        }
+    }
+    for path in ["/api/openapi.json", "/api/v1/nowhere", "/nowhere"] {
+        service.ask_with("GET", path, None, &[]).await.expect(401);
+        if path != "/api/openapi.json" {
+            service.get(path).await.expect(404);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_viewer_reads_an_operator_acts_and_a_user_does_nothing() {
+    let service = Service::with_mailboxes().await;
+    let reading = ("GET", "/api/v1/mailboxes", None);
+    let acting = ("POST", "/api/v1/mailboxes/ana@example.org/pause", Some(json!({})));
+    let changing = ("POST", "/api/v1/servers", Some(server("mail-c", "primary")));
+    for (role, may) in [
+        ("viewer", [200, 403, 403]),
+        ("billing", [200, 403, 403]),
+        ("auditor", [200, 403, 403]),
+        ("operator", [200, 202, 403]),
+        ("user", [403, 403, 403]),
+        ("administrator", [200, 202, 201]),
+    ] {
+        let bearer = format!("Bearer {}", service.token(role).await);
+        for ((method, path, body), status) in [reading.clone(), acting.clone(), changing.clone()].into_iter().zip(may) {
+            let answer = service.ask_with(method, path, body, &[("authorization", &bearer)]).await;
+            assert_eq!(answer.status.as_u16(), status, "{role} {method} {path}: {}", answer.body);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_shown_once_works_and_ends_when_revoked() {
+    let service = Service::start().await;
+    let made = service.post("/api/v1/tokens", json!({"name": "screen", "role": "viewer"})).await.expect(201).body;
+    let secret = made["token"].as_str().unwrap();
+    assert!(secret.starts_with("understudy_") && secret.len() > 50, "{secret}");
+    let listed = service.get("/api/v1/tokens").await.expect(200).body.to_string();
+    assert!(listed.contains("screen") && !listed.contains(secret), "{listed}");
+
+    let bearer = format!("Bearer {secret}");
+    let headers = [("authorization", bearer.as_str())];
+    service.ask_with("GET", "/api/v1/status", None, &headers).await.expect(200);
+    service.ask_with("GET", "/api/v1/tokens", None, &headers).await.expect(403);
+    let again = service.post("/api/v1/tokens", json!({"name": "screen", "role": "viewer"})).await.expect(409);
+    assert!(again.body["remedy"].as_str().unwrap().contains("another name"));
+    service.ask("DELETE", "/api/v1/tokens/screen", None).await.expect(204);
+    service.ask_with("GET", "/api/v1/status", None, &headers).await.expect(401);
+    service.ask("DELETE", "/api/v1/tokens/nobody", None).await.expect(404);
+}
+
+#[tokio::test]
+async fn an_expired_token_opens_nothing() {
+    let service = Service::start().await;
+    let late = json!({"name": "late", "role": "viewer", "expires_at": "2020-01-01T00:00:00Z"});
+    let refused = service.post("/api/v1/tokens", late).await.expect(422);
+    assert_eq!(refused.body["errors"][0]["pointer"], "/expires_at");
+    let bearer = format!("Bearer {}", service.token("viewer").await);
+    service.execute("update token set expires_at = now() - interval '1 second' where role = 'viewer'").await;
+    service.ask_with("GET", "/api/v1/status", None, &[("authorization", &bearer)]).await.expect(401);
+}
+
+#[tokio::test]
+async fn the_page_and_the_docs_load_before_there_is_a_token_under_a_strict_policy() {
+    let service = Service::start().await;
+    for (path, content) in [("/", "text/html"), ("/web/app.js", "text/javascript"), ("/web/style.css", "text/css")] {
+        let answer = service.ask_with("GET", path, None, &[]).await.expect(200);
+        assert!(answer.header("content-type").starts_with(content), "{path}");
+        let policy = answer.header("content-security-policy");
+        assert!(policy.starts_with("default-src 'self'") && !policy.contains("unsafe"), "{path}: {policy}");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff");
+        let known = [("if-none-match", answer.header("etag"))];
+        service.ask_with("GET", path, None, &known).await.expect(304);
+    }
+    let page = service.ask_with("GET", "/", None, &[]).await.body;
+    let page = page.as_str().unwrap();
+    assert!(!page.contains("<style") && !page.contains(" style=") && !page.contains("onclick"));
+    service.ask_with("GET", "/api/docs/", None, &[]).await.expect(200);
+    let initializer = service.ask_with("GET", "/api/docs/swagger-initializer.js", None, &[]).await.expect(200);
+    assert!(initializer.body.as_str().unwrap().contains("Authorization"));
+    service.ask_with("GET", "/web/../Cargo.toml", None, &[]).await.expect(404);
+}

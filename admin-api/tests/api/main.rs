@@ -1,0 +1,13 @@
+//! The admin API called in process, on a fresh database for each test.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first thing that is not as expected")]
+
+mod access;
+mod events;
+mod idempotency;
+mod mailboxes;
+mod openapi;
+mod protect;
+mod runs;
+mod servers;
+mod service;
+mod status;

@@ -1,0 +1,88 @@
+//! A refusal by the API (RFC 9457) as the three lines a person reads.
+
+use reqwest::StatusCode;
+use serde::Deserialize;
+
+use crate::failure::Failure;
+
+/// How many single mistakes are listed; more help nobody.
+const SHOWN: usize = 50;
+
+/// `application/problem+json`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Problem {
+    title: String,
+    #[serde(default)]
+    detail: String,
+    #[serde(default)]
+    remedy: String,
+    #[serde(default)]
+    errors: Vec<ProblemItem>,
+}
+
+/// One thing wrong with one part of what was sent.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ProblemItem {
+    pointer: Option<String>,
+    line: Option<usize>,
+    /// The item of a list that it is about, if the server says.
+    pub(crate) address: Option<String>,
+    #[serde(default)]
+    pub(crate) detail: String,
+    nearest: Option<String>,
+}
+
+impl ProblemItem {
+    /// `line 5: no server is named "mail-b"; did you mean "mail-a"?`
+    pub(crate) fn sentence(&self) -> String {
+        let mut text = match (self.line, &self.address, &self.pointer) {
+            (Some(line), _, _) => format!("line {line}: "),
+            (None, Some(address), _) => format!("{address}: "),
+            (None, None, _) => String::new(),
+        };
+        text.push_str(&self.detail);
+        if let Some(nearest) = &self.nearest
+            && !self.detail.contains(nearest.as_str())
+        {
+            text.push_str(&format!("; did you mean \"{nearest}\"?"));
+        }
+        text
+    }
+}
+
+impl Problem {
+    pub(super) fn into_failure(self, status: StatusCode) -> Failure {
+        let mut why: Vec<String> = Vec::new();
+        if !self.detail.is_empty() {
+            why.push(self.detail.clone());
+        }
+        let items: Vec<String> =
+            self.errors.iter().map(ProblemItem::sentence).filter(|item| *item != self.detail).collect();
+        why.extend(items.iter().take(SHOWN).cloned());
+        if items.len() > SHOWN {
+            why.push(format!("and {} more", items.len() - SHOWN));
+        }
+        let remedy = match (self.remedy.is_empty(), status) {
+            (true, StatusCode::UNAUTHORIZED) => {
+                "set UNDERSTUDY_TOKEN to a token from `understudy token create`".to_owned()
+            }
+            _ => self.remedy,
+        };
+        let failure = match status {
+            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => {
+                Failure::usage(lower(&self.title), "", remedy)
+            }
+            _ => Failure::new(lower(&self.title), "", remedy),
+        };
+        failure.reasons(why)
+    }
+}
+
+/// Ours begin in lower case, after "error: ".
+fn lower(title: &str) -> String {
+    let mut letters = title.chars();
+    match letters.next() {
+        Some(first) => first.to_lowercase().chain(letters).collect(),
+        None => String::new(),
+    }
+}

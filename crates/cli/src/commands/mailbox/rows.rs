@@ -1,0 +1,192 @@
+//! A list of mailboxes to protect, from a CSV file or one address a line.
+//!
+//! In: the file's text. Out: rows with their line, and bad ones with line, reason and the nearest valid name.
+//! Not here: whether servers and mailboxes exist; the API knows.
+
+use serde_json::{Value, json};
+
+use crate::config::nearest;
+
+const COLUMNS: [&str; 6] = ["address", "standby_address", "policy", "group", "primary", "standby"];
+
+/// One mailbox to protect; empty fields are left to the defaults.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) line: u64,
+    /// Column and value, the address among them.
+    fields: Vec<(&'static str, String)>,
+}
+
+/// A row that cannot be taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct BadRow {
+    pub(super) line: u64,
+    pub(super) why: String,
+}
+
+/// What a file holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Rows {
+    pub(super) good: Vec<Row>,
+    pub(super) bad: Vec<BadRow>,
+}
+
+impl Row {
+    /// As an item of the request.
+    pub(super) fn item(&self) -> Value {
+        let mut item = json!({"line": self.line});
+        for (column, value) in &self.fields {
+            item[*column] = json!(value);
+        }
+        item
+    }
+}
+
+/// Reads `text`. The error is about the file as a whole: its header, or bytes that are no text.
+pub(super) fn read(text: &str) -> Result<Rows, BadRow> {
+    let text = text.trim_start_matches('\u{feff}');
+    let first = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#')).unwrap_or_default();
+    let separator = if first.contains(';') && !first.contains(',') { b';' } else { b',' };
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .comment(Some(b'#'))
+        .delimiter(separator)
+        .trim(csv::Trim::All)
+        .from_reader(text.as_bytes());
+    let mut columns: Option<Vec<&'static str>> = None;
+    let mut rows = Rows::default();
+    for record in reader.records() {
+        let record = record.map_err(|error| BadRow {
+            line: error.position().map_or(1, csv::Position::line),
+            why: "cannot be read as CSV".into(),
+        })?;
+        let line = record.position().map_or(1, csv::Position::line);
+        match &columns {
+            None => match header(&record, line)? {
+                Header::Named(named) => columns = Some(named),
+                Header::None => {
+                    columns = Some(vec!["address"]);
+                    rows.take(&["address"], &record, line);
+                }
+            },
+            Some(columns) => rows.take(columns, &record, line),
+        }
+    }
+    Ok(rows)
+}
+
+enum Header {
+    Named(Vec<&'static str>),
+    /// The first line is an address already.
+    None,
+}
+
+fn header(record: &csv::StringRecord, line: u64) -> Result<Header, BadRow> {
+    let known = |name: &str| COLUMNS.into_iter().find(|column| column.eq_ignore_ascii_case(name));
+    let names: Vec<&str> = record.iter().collect();
+    if names.len() == 1 && known(names[0]).is_none() {
+        // `adress` alone is more likely a slip than a user of that name.
+        return match nearest(names[0], COLUMNS) {
+            Some(near) if strsim::damerau_levenshtein(names[0], near) <= 2 => {
+                Err(BadRow { line, why: format!("unknown column \"{}\"; did you mean \"{near}\"?", names[0]) })
+            }
+            _ => Ok(Header::None),
+        };
+    }
+    let mut columns = Vec::new();
+    for name in names {
+        let Some(column) = known(name) else {
+            let hint = match nearest(name, COLUMNS) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => format!("valid columns: {}", COLUMNS.join(", ")),
+            };
+            return Err(BadRow { line, why: format!("unknown column \"{name}\"; {hint}") });
+        };
+        if columns.contains(&column) {
+            return Err(BadRow { line, why: format!("the column \"{column}\" comes twice") });
+        }
+        columns.push(column);
+    }
+    match columns.contains(&"address") {
+        true => Ok(Header::Named(columns)),
+        false => Err(BadRow { line, why: "there is no column \"address\"".into() }),
+    }
+}
+
+impl Rows {
+    fn take(&mut self, columns: &[&'static str], record: &csv::StringRecord, line: u64) {
+        if record.len() > columns.len() {
+            let why = format!("{} fields, and only {} columns", record.len(), columns.len());
+            return self.bad.push(BadRow { line, why });
+        }
+        let fields: Vec<(&'static str, String)> = columns
+            .iter()
+            .zip(record)
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(column, value)| (*column, value.to_owned()))
+            .collect();
+        if fields.is_empty() {
+            return;
+        }
+        if !fields.iter().any(|(column, _)| *column == "address") {
+            return self.bad.push(BadRow { line, why: "the address is missing".into() });
+        }
+        self.good.push(Row { line, fields });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn items(text: &str) -> Vec<String> {
+        read(text).unwrap().good.iter().map(|row| row.item().to_string()).collect()
+    }
+
+    #[test]
+    fn a_file_with_a_header_is_read_in_any_order_of_columns() {
+        assert_eq!(
+            items("group,address,policy\nboard,ana@example.org,gold\n\n,bob@example.org,\n"),
+            [
+                r#"{"address":"ana@example.org","group":"board","line":2,"policy":"gold"}"#,
+                r#"{"address":"bob@example.org","line":4}"#
+            ]
+        );
+    }
+
+    #[test]
+    fn one_address_a_line_needs_no_header() {
+        assert_eq!(
+            items("\u{feff}# the board\nana@example.org\r\n\nbob\n"),
+            [r#"{"address":"ana@example.org","line":2}"#, r#"{"address":"bob","line":4}"#]
+        );
+    }
+
+    #[test]
+    fn semicolons_separate_as_well() {
+        assert_eq!(items("address;group\nana;board\n"), [r#"{"address":"ana","group":"board","line":2}"#]);
+    }
+
+    #[test]
+    fn bad_rows_are_named_with_their_line_and_the_others_kept() {
+        let rows = read("address,group\nana,board\n,board\nbob,x,y\ncarl\n").unwrap();
+        assert_eq!(rows.good.len(), 2);
+        assert_eq!(
+            rows.bad,
+            [
+                BadRow { line: 3, why: "the address is missing".into() },
+                BadRow { line: 4, why: "3 fields, and only 2 columns".into() }
+            ]
+        );
+    }
+
+    #[test]
+    fn an_unknown_column_is_refused_with_the_nearest_one() {
+        let why = |text: &str| read(text).unwrap_err().why;
+        assert_eq!(why("adress,group\nana,x\n"), "unknown column \"adress\"; did you mean \"address\"?");
+        assert_eq!(why("adress\nana\n"), "unknown column \"adress\"; did you mean \"address\"?");
+        assert_eq!(why("group,policy\nx,y\n"), "there is no column \"address\"");
+        assert!(why("address,colour\nx,y\n").contains("valid columns: address"));
+    }
+}

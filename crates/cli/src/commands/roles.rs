@@ -1,0 +1,277 @@
+//! `understudy source|recovery|admin`: one role of a site, and the pieces of all of them.
+//!
+//! Not here: all three in one process (`up`).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use secrecy::SecretString;
+use tracing::{info, warn};
+use understudy_admin_api::AdminConfig;
+use understudy_gateway_recovery::{ContentConfig, RecoveryConfig};
+use understudy_gateway_source::SourceConfig;
+use understudy_protocol::TenantId;
+
+use super::Context;
+use crate::config::{self, Config};
+use crate::failure::{Exit, Failure, Result};
+use crate::logging::LogFormat;
+use crate::running::{DataDir, Database, Door, LinkEnds, Roles, Signals, link_secret, web_address};
+
+/// Connections to the database, each role its own: together well below what the private cluster takes.
+const SOURCE_CONNECTIONS: u32 = 24;
+const RECOVERY_CONNECTIONS: u32 = 32;
+const ADMIN_CONNECTIONS: u32 = 16;
+
+/// A role that stands for so long has started; from then on it is brought back when it falls.
+const STARTED: Duration = Duration::from_secs(3);
+
+/// A plain install has one tenant, and the configuration file speaks for it.
+const TENANT: TenantId = TenantId(1);
+
+/// Upper bounds of the histograms of times, in seconds.
+const TIME_BUCKETS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0];
+/// How often the recorder tidies up what it holds.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Args)]
+pub(crate) struct RoleArguments {
+    /// How the log is written
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// Which role runs alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Alone {
+    Source,
+    Recovery,
+    Admin,
+}
+
+impl Alone {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Recovery => "recovery",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+pub(crate) async fn run(role: Alone, context: &Context) -> Result<Exit> {
+    let config = config::load(context.config.as_deref())?.config;
+    say_notes(&config);
+    let signals = Signals::listen()?;
+    let data_dir = DataDir::lock(&config.data_dir, &[role.name()])?;
+    let url = match role {
+        Alone::Source => config.source_database.as_ref(),
+        Alone::Recovery => config.database.as_ref(),
+        Alone::Admin if config.database.is_none() => return Err(admin_needs_a_database()),
+        Alone::Admin => config.database.as_ref(),
+    };
+    let mut roles = Roles::new();
+    // Whatever can be refused is refused before a database is started.
+    let prepared = Prepared::new(role, &config, &data_dir)?;
+    let database = tokio::select! {
+        database = Database::open(url, &config.data_dir) => database?,
+        () = signals.stop.cancelled() => return Ok(Exit::Done),
+    };
+    let outcome = async {
+        prepared.start(&mut roles, &config, &database).await?;
+        tokio::select! {
+            () = signals.stop.cancelled() => return Ok(()),
+            (name, error) = roles.failed() => return Err(role_failure(name, &error)),
+            () = tokio::time::sleep(STARTED) => roles.is_ready(),
+        }
+        tokio::select! {
+            () = signals.stop.cancelled() => Ok(()),
+            (name, error) = roles.failed() => Err(role_failure(name, &error)),
+        }
+    };
+    let outcome = outcome.await;
+    let stopping = async {
+        roles.stop().await;
+        database.stop().await;
+    };
+    tokio::select! {
+        () = stopping => info!("Stopped"),
+        () = signals.now.cancelled() => warn!("Stopped at once"),
+    }
+    outcome.map(|()| Exit::Done)
+}
+
+fn admin_needs_a_database() -> Failure {
+    Failure::usage(
+        "the admin role has no database",
+        "it works on the recovery site's, and none is named",
+        "set [database] url, or run every role in one process with `understudy up`",
+    )
+}
+
+/// What one role alone needs that can go wrong before it starts.
+enum Prepared {
+    Source { secret: SecretString, recovery_urls: Vec<String> },
+    Recovery { secret: SecretString, door: Door },
+    Admin { door: Door, socket: PathBuf, metrics: PrometheusHandle },
+}
+
+impl Prepared {
+    fn new(role: Alone, config: &Config, data_dir: &DataDir) -> Result<Self> {
+        let secret = || link_secret(&config.link_secret, &config.data_dir, LinkEnds::OneHere);
+        Ok(match role {
+            Alone::Source => match &config.recovery_urls {
+                Some(urls) => Self::Source { secret: secret()?, recovery_urls: urls.clone() },
+                None => {
+                    return Err(Failure::usage(
+                        "the source gateway does not know the recovery site",
+                        "the configuration names no recovery_url",
+                        "set `recovery_url = [\"http://HOST:8443\"]` under [source]",
+                    ));
+                }
+            },
+            Alone::Recovery => Self::Recovery {
+                secret: secret()?,
+                door: Door::open(config.recovery_listen, "`listen` under [recovery]")?,
+            },
+            Alone::Admin => Self::Admin {
+                door: Door::open(config.admin_listen, "`listen` under [admin]")?,
+                socket: data_dir.socket(config.admin_socket())?,
+                metrics: metrics()?,
+            },
+        })
+    }
+
+    async fn start(self, roles: &mut Roles, config: &Config, database: &Database) -> Result<()> {
+        match self {
+            Self::Source { secret, recovery_urls } => start_source(roles, config, database, secret, recovery_urls),
+            Self::Recovery { secret, door } => {
+                sync_servers(config, database).await?;
+                start_recovery(roles, config, database, secret, door);
+            }
+            Self::Admin { door, socket, metrics } => {
+                info!("The admin role answers at {}", web_address(door.address()));
+                start_admin(roles, config, database, door, socket, metrics);
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn start_source(
+    roles: &mut Roles,
+    config: &Config,
+    database: &Database,
+    secret: SecretString,
+    recovery_urls: Vec<String>,
+) {
+    let pool = database.pool(SOURCE_CONNECTIONS);
+    let (data_dir, capability_mask) = (config.data_dir.clone(), config.capability_mask.clone());
+    roles.start("source", move |stop| {
+        let config = SourceConfig {
+            pool: pool.clone(),
+            data_dir: data_dir.clone(),
+            recovery_urls: recovery_urls.clone(),
+            link_secret: secret.clone(),
+            capability_mask: capability_mask.clone(),
+        };
+        Ok(understudy_gateway_source::run(config, stop))
+    });
+}
+
+pub(super) fn start_recovery(
+    roles: &mut Roles,
+    config: &Config,
+    database: &Database,
+    secret: SecretString,
+    door: Door,
+) {
+    let pool = database.pool(RECOVERY_CONNECTIONS);
+    let (data_dir, content_dir) = (config.data_dir.clone(), config.content_dir.clone());
+    roles.start("recovery", move |stop| {
+        let config = RecoveryConfig {
+            pool: pool.clone(),
+            data_dir: data_dir.clone(),
+            listener: door.listener()?,
+            link_secret: secret.clone(),
+            content: ContentConfig::File(content_dir.clone()),
+        };
+        Ok(understudy_gateway_recovery::run(config, stop))
+    });
+}
+
+pub(super) fn start_admin(
+    roles: &mut Roles,
+    config: &Config,
+    database: &Database,
+    door: Door,
+    socket: PathBuf,
+    metrics: PrometheusHandle,
+) {
+    let pool = database.pool(ADMIN_CONNECTIONS);
+    let public_url = config.public_url.clone();
+    roles.start("admin", move |stop| {
+        let config = AdminConfig {
+            pool: pool.clone(),
+            listener: door.listener()?,
+            public_url: public_url.clone(),
+            socket: Some(socket.clone()),
+            metrics: Some(metrics.clone()),
+        };
+        Ok(understudy_admin_api::run(config, stop))
+    });
+}
+
+/// Makes the servers of the configuration known to the recovery site.
+pub(super) async fn sync_servers(config: &Config, database: &Database) -> Result<()> {
+    let pool = database.pool(1);
+    let synced = async {
+        let mut transaction = pool.begin().await?;
+        let kept = understudy_database::server::sync_configured(&mut transaction, TENANT, &config.servers).await?;
+        transaction.commit().await?;
+        anyhow::Ok(kept)
+    };
+    let synced = synced.await;
+    pool.close().await;
+    let kept = synced.map_err(|error| {
+        Failure::because("the configured servers could not be stored", &error, "check the database, then start again")
+    })?;
+    for name in kept {
+        warn!(server.name = name, "Server {name} is no longer in the configuration but has mailboxes, so it stays");
+    }
+    Ok(())
+}
+
+/// The process's metrics, and the task that keeps them tidy.
+pub(super) fn metrics() -> Result<PrometheusHandle> {
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), TIME_BUCKETS)
+        .and_then(PrometheusBuilder::install_recorder);
+    let handle = recorder
+        .map_err(|error| Failure::new("metrics cannot be recorded", error.to_string(), "report this, please"))?;
+    let upkeep = handle.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(METRICS_UPKEEP).await;
+            upkeep.run_upkeep();
+        }
+    });
+    Ok(handle)
+}
+
+/// A role that could not start, in three lines.
+pub(super) fn role_failure(name: &str, error: &anyhow::Error) -> Failure {
+    Failure::because(
+        format!("the {name} role could not start"),
+        error,
+        "correct that, then start again; the log above says more",
+    )
+}
+
+pub(super) fn say_notes(config: &Config) {
+    for note in &config.notes {
+        warn!("{note}: {}", note.remedy);
+    }
+}

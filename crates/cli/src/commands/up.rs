@@ -1,0 +1,200 @@
+//! `understudy up`: every role in one process, with a private PostgreSQL where no database is named.
+//!
+//! Keeps true: the ready file is there only while everything answers; roles stop before the database does.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use tracing::{info, warn};
+
+use super::Context;
+use super::roles::{
+    RoleArguments, metrics, role_failure, say_notes, start_admin, start_recovery, start_source, sync_servers,
+};
+use crate::client::Client;
+use crate::config::{self, Config};
+use crate::failure::{Exit, Failure, Result};
+use crate::output;
+use crate::running::{DataDir, Database, Door, LinkEnds, Roles, Signals, link_secret, web_address};
+
+/// How long the roles may take until they answer.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+const READY_PAUSE: Duration = Duration::from_millis(50);
+/// How long the source gateway may take to introduce itself, once the rest answers, before we go on without.
+const LINK_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Run every role in one process
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  understudy up
+  understudy --config /etc/understudy/understudy.toml up --log-format json
+  UNDERSTUDY__ADMIN__LISTEN=127.0.0.1:9090 understudy up
+
+With no [database] url it makes and runs a private PostgreSQL under data_dir.")]
+pub(crate) struct Up {
+    /// Write the web address to this file once everything answers
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) role: RoleArguments,
+}
+
+/// What was opened before anything could fail later.
+struct Prepared {
+    secret: secrecy::SecretString,
+    admin: Door,
+    recovery: Door,
+    socket: PathBuf,
+    metrics: metrics_exporter_prometheus::PrometheusHandle,
+}
+
+pub(crate) async fn run(up: &Up, context: &Context) -> Result<Exit> {
+    let config = config::load(context.config.as_deref())?.config;
+    say_notes(&config);
+    if config.source_database.is_some() || config.recovery_urls.is_some() {
+        warn!(
+            "`up` runs both gateways on one database: [database] source_url and [source] recovery_url are for `understudy source`"
+        );
+    }
+    let signals = Signals::listen()?;
+    let data_dir = DataDir::lock(&config.data_dir, &["source", "recovery", "admin"])?;
+    if let Some(path) = &up.ready_file {
+        remove_ready_file(path)?;
+    }
+    let prepared = Prepared {
+        secret: link_secret(&config.link_secret, &config.data_dir, LinkEnds::BothHere)?,
+        admin: Door::open(config.admin_listen, "`listen` under [admin], or UNDERSTUDY__ADMIN__LISTEN")?,
+        recovery: Door::open(config.recovery_listen, "`listen` under [recovery], or UNDERSTUDY__RECOVERY__LISTEN")?,
+        socket: data_dir.socket(config.admin_socket())?,
+        metrics: metrics()?,
+    };
+    let database = tokio::select! {
+        database = Database::open(config.database.as_ref(), &config.data_dir) => database?,
+        () = signals.stop.cancelled() => return Ok(Exit::Done),
+    };
+    let mut roles = Roles::new();
+    let outcome = serve(up, context, &config, prepared, &database, &mut roles, &signals).await;
+    if let Some(path) = &up.ready_file {
+        // What it promised is about to end; a file that cannot be removed now will be at the next start.
+        let _ = remove_ready_file(path);
+    }
+    info!("Stopping; a second signal stops at once");
+    let stopping = async {
+        roles.stop().await;
+        database.stop().await;
+    };
+    tokio::select! {
+        () = stopping => info!("Stopped"),
+        () = signals.now.cancelled() => {
+            warn!("Stopped at once; the next start recovers what was in flight");
+            return Ok(Exit::Failed);
+        }
+    }
+    outcome.map(|()| Exit::Done)
+}
+
+/// Runs the roles until a signal asks to stop or one of them cannot start.
+async fn serve(
+    up: &Up,
+    context: &Context,
+    config: &Config,
+    prepared: Prepared,
+    database: &Database,
+    roles: &mut Roles,
+    signals: &Signals,
+) -> Result<()> {
+    sync_servers(config, database).await?;
+    let Prepared { secret, admin, recovery, socket, metrics } = prepared;
+    let web = web_address(admin.address());
+    let recovery_url = web_address(recovery.address());
+    start_recovery(roles, config, database, secret.clone(), recovery);
+    start_source(roles, config, database, secret, vec![recovery_url]);
+    start_admin(roles, config, database, admin, socket.clone(), metrics);
+    tokio::select! {
+        ready = wait_until_ready(&socket) => ready?,
+        (name, error) = roles.failed() => return Err(role_failure(name, &error)),
+        () = signals.stop.cancelled() => return Ok(()),
+    }
+    roles.is_ready();
+    if let Some(path) = &up.ready_file {
+        write_ready_file(path, &web)?;
+    }
+    greet(context, config, database, &web);
+    tokio::select! {
+        () = signals.stop.cancelled() => Ok(()),
+        (name, error) = roles.failed() => Err(role_failure(name, &error)),
+    }
+}
+
+/// Returns once the API answers and the gateways have met.
+async fn wait_until_ready(socket: &Path) -> Result<()> {
+    let began = tokio::time::Instant::now();
+    let mut answered_at = None;
+    let mut last = None;
+    while began.elapsed() < READY_TIMEOUT {
+        match gateways_have_met(socket).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {
+                let since = *answered_at.get_or_insert_with(tokio::time::Instant::now);
+                if since.elapsed() > LINK_TIMEOUT {
+                    warn!("The gateways have not met yet; going on, `understudy status` says when they have");
+                    return Ok(());
+                }
+            }
+            Err(failure) => last = Some(failure),
+        }
+        tokio::time::sleep(READY_PAUSE).await;
+    }
+    Err(last.unwrap_or_else(|| Failure::new("the roles do not answer", "they took too long", "read the log above")))
+}
+
+async fn gateways_have_met(socket: &Path) -> Result<bool> {
+    let status = Client::over_socket(socket.to_owned())?.get(&["status"], &[]).await?;
+    Ok(status.pointer("/link/connected").and_then(serde_json::Value::as_bool).unwrap_or(false))
+}
+
+fn remove_ready_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(ready_file_failure(path, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// Whoever waits for the file never sees half of it.
+fn write_ready_file(path: &Path, web: &str) -> Result<()> {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    let written = std::fs::File::create(&fresh)
+        .and_then(|mut file| file.write_all(web.as_bytes()).and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::rename(&fresh, path));
+    written.map_err(|error| ready_file_failure(path, &error))
+}
+
+fn ready_file_failure(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(
+        format!("the ready file {} cannot be written", path.display()),
+        error.to_string(),
+        "name a file in a folder that exists and that this user may write to",
+    )
+}
+
+fn greet(context: &Context, config: &Config, database: &Database, web: &str) {
+    let program = context.program();
+    let shown = config.public_url.as_deref().unwrap_or(web);
+    output::print(&format!(
+        "\nUnderstudy {version} is running.\n
+  Web       {shown}
+  Data      {data}
+  Database  {place}\n
+To log in to the web, make a token:   {program} token create --role administrator --name NAME
+First steps:                          {program} server add --help
+                                      {program} mailbox protect --help
+How it is:                            {program} status
+Stop with Ctrl-C.\n\n",
+        version = env!("CARGO_PKG_VERSION"),
+        data = config.data_dir.display(),
+        place = database.place(),
+    ));
+}

@@ -1,0 +1,300 @@
+//! The configuration of every role: defaults, then the file, then the environment.
+//!
+//! In: `--config`, `UNDERSTUDY_CONFIG` or `/etc/understudy/understudy.toml`; `UNDERSTUDY__…` variables. Out: [`Config`].
+//! Keeps true: what is not understood is refused with its place; `Debug` of a [`Config`] shows no secret.
+
+mod environment;
+mod read;
+mod schema;
+mod server;
+mod settings;
+mod show;
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use secrecy::SecretString;
+use understudy_protocol::server::Server;
+
+pub(crate) use schema::nearest;
+pub(crate) use settings::Problem;
+use settings::{Origin, Settings};
+pub(crate) use show::show;
+
+/// Where the configuration is looked for when nobody says where it is.
+pub(crate) const SYSTEM_CONFIG: &str = "/etc/understudy/understudy.toml";
+
+const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+const DEFAULT_RECOVERY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
+
+/// Everything a role needs to know before it starts.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// The file it was read from, if there was one.
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) data_dir: PathBuf,
+    /// The recovery site's database; none for a private cluster under `data_dir`.
+    pub(crate) database: Option<DatabaseUrl>,
+    /// The source gateway's own database, where it runs alone.
+    pub(crate) source_database: Option<DatabaseUrl>,
+    pub(crate) admin_listen: SocketAddr,
+    pub(crate) public_url: Option<String>,
+    pub(crate) recovery_listen: SocketAddr,
+    /// None when nothing was said: `up` then uses its own recovery gateway.
+    pub(crate) recovery_urls: Option<Vec<String>>,
+    /// Capabilities that are not used even where a server offers them.
+    pub(crate) capability_mask: Vec<String>,
+    pub(crate) content_dir: PathBuf,
+    pub(crate) link_secret: LinkSecret,
+    pub(crate) servers: Vec<Server>,
+    /// Settings that work, but not as one might think.
+    pub(crate) notes: Vec<Problem>,
+}
+
+/// Where a database is: a URL that may hold a password, or a file that holds the URL.
+#[derive(Debug)]
+pub(crate) enum DatabaseUrl {
+    Written(SecretString),
+    File(PathBuf),
+}
+
+/// Where the secret comes from that both ends of the link know.
+#[derive(Debug)]
+pub(crate) enum LinkSecret {
+    Given(SecretString),
+    File(PathBuf),
+    /// Made by `up` in `data_dir`, both ends being its own.
+    Own,
+}
+
+/// Why there is no configuration to work with.
+#[derive(Debug)]
+pub(crate) enum ConfigError {
+    Unreadable {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    /// At least one.
+    Problems(Vec<Problem>),
+}
+
+/// A configuration and how it was written.
+pub(crate) struct Loaded {
+    pub(crate) config: Config,
+    settings: Settings,
+}
+
+/// Finds and reads the configuration; `given` is what `--config` or `UNDERSTUDY_CONFIG` said.
+pub(crate) fn load(given: Option<&Path>) -> Result<Loaded, ConfigError> {
+    let file = match given {
+        Some(path) => Some(path.to_owned()),
+        None => Some(PathBuf::from(SYSTEM_CONFIG)).filter(|path| path.exists()),
+    };
+    let text = match &file {
+        Some(path) => {
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?
+        }
+        None => String::new(),
+    };
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    parse(file, &text, variables)
+}
+
+/// Reads `text`, the content of `file`, under the `variables` of the environment.
+fn parse(
+    file: Option<PathBuf>,
+    text: &str,
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Result<Loaded, ConfigError> {
+    let mut settings = Settings::default();
+    if let Some(path) = &file {
+        read::read_file(&mut settings, path, text);
+    }
+    environment::read_environment(&mut settings, variables);
+    let config = Config::build(&mut settings, file);
+    match settings.problems.is_empty() {
+        true => Ok(Loaded { config, settings }),
+        false => Err(ConfigError::Problems(settings.problems)),
+    }
+}
+
+impl Config {
+    fn build(settings: &mut Settings, file: Option<PathBuf>) -> Self {
+        let data_dir = path(settings, "data_dir").unwrap_or_else(default_data_dir);
+        let listen = |settings: &Settings, key, default| settings.text(key).and_then(listen_address).unwrap_or(default);
+        let config = Self {
+            admin_listen: listen(settings, "admin.listen", DEFAULT_ADMIN),
+            public_url: settings.text("admin.public_url").map(str::to_owned),
+            recovery_listen: listen(settings, "recovery.listen", DEFAULT_RECOVERY),
+            recovery_urls: settings.list("source.recovery_url").map(<[String]>::to_vec),
+            capability_mask: settings.list("source.capability_mask").map(<[String]>::to_vec).unwrap_or_default(),
+            content_dir: data_dir.join("content"),
+            database: database_url(settings, "database.url"),
+            source_database: database_url(settings, "database.source_url"),
+            link_secret: link_secret(settings),
+            servers: server::servers(settings),
+            notes: notes(settings),
+            data_dir,
+            file,
+        };
+        check_link(settings, &config);
+        check_content(settings);
+        config
+    }
+
+    /// The socket through which this machine's administrator speaks without a token.
+    pub(crate) fn admin_socket(&self) -> PathBuf {
+        self.data_dir.join("admin.sock")
+    }
+
+    /// Every file that holds a secret.
+    pub(crate) fn secret_files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        for url in [&self.database, &self.source_database].into_iter().flatten() {
+            if let DatabaseUrl::File(path) = url {
+                files.push(path.clone());
+            }
+        }
+        if let LinkSecret::File(path) = &self.link_secret {
+            files.push(path.clone());
+        }
+        for server in &self.servers {
+            files.extend(server.login.password_file.clone());
+            files.extend(server.manage.as_ref().map(|manage| manage.key_file.clone()));
+        }
+        files.sort();
+        files.dedup();
+        files
+    }
+}
+
+/// `ADDRESS:PORT`; `localhost` is taken as 127.0.0.1.
+pub(super) fn listen_address(text: &str) -> Option<SocketAddr> {
+    match text.strip_prefix("localhost:") {
+        Some(port) => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse().ok()?))),
+        None => text.parse().ok(),
+    }
+}
+
+/// An absolute path; a relative one counts from the folder of the file it was written in.
+fn path(settings: &Settings, key: &str) -> Option<PathBuf> {
+    let written = Path::new(settings.text(key)?);
+    let base = match settings.origin(key)? {
+        Origin::File { path, .. } => path.parent().map(Path::to_owned).unwrap_or_default(),
+        Origin::Environment(_) => PathBuf::new(),
+    };
+    let joined = base.join(written);
+    Some(std::path::absolute(&joined).unwrap_or(joined))
+}
+
+fn default_data_dir() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/understudy");
+    }
+    let home = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    home("XDG_DATA_HOME")
+        .or_else(|| home("HOME").map(|home| home.join(".local/share")))
+        .unwrap_or_else(std::env::temp_dir)
+        .join("understudy")
+}
+
+fn database_url(settings: &mut Settings, key: &str) -> Option<DatabaseUrl> {
+    let file_key = format!("{key}_file");
+    let (written, file) = (settings.text(key).map(SecretString::from), path(settings, &file_key));
+    match (written, file) {
+        (Some(_), Some(_)) => {
+            let origin = settings.origin(&file_key).cloned();
+            let what = format!("both \"{key}\" and \"{file_key}\" are set");
+            settings.problem(origin, what, "keep one of the two");
+            None
+        }
+        (Some(url), None) => Some(DatabaseUrl::Written(url)),
+        (None, Some(path)) => Some(DatabaseUrl::File(path)),
+        (None, None) => None,
+    }
+}
+
+fn link_secret(settings: &Settings) -> LinkSecret {
+    match (settings.text("link.secret"), path(settings, "link.secret_file")) {
+        (Some(secret), _) => LinkSecret::Given(SecretString::from(secret)),
+        (None, Some(path)) => LinkSecret::File(path),
+        (None, None) => LinkSecret::Own,
+    }
+}
+
+/// The link is not encrypted yet: leaving this machine takes a word of consent.
+fn check_link(settings: &mut Settings, config: &Config) {
+    let why = "is not on this machine, and the link is not encrypted in this version";
+    if !config.recovery_listen.ip().is_loopback() && !settings.flag("recovery.plaintext") {
+        let origin = settings.origin("recovery.listen").cloned();
+        settings.problem(
+            origin,
+            format!("\"recovery.listen\" {} {why}", config.recovery_listen),
+            "listen on 127.0.0.1, or set `plaintext = true` under [recovery] if the link runs inside a VPN",
+        );
+    }
+    for written in config.recovery_urls.iter().flatten() {
+        let Ok(url) = url::Url::parse(written) else { continue };
+        let origin = settings.origin("source.recovery_url").cloned();
+        if url.scheme() == "https" {
+            let what = format!(
+                "\"source.recovery_url\" {written} asks for encryption, which the link does not have in this version"
+            );
+            settings.problem(
+                origin,
+                what,
+                "write http://, and `plaintext = true` under [source] if it runs inside a VPN",
+            );
+        } else if !on_this_machine(&url) && !settings.flag("source.plaintext") {
+            settings.problem(
+                origin,
+                format!("\"source.recovery_url\" {written} {why}"),
+                "set `plaintext = true` under [source] if the link runs inside a VPN",
+            );
+        }
+    }
+}
+
+fn check_content(settings: &mut Settings) {
+    match settings.text("content.store") {
+        None | Some("file") => {}
+        Some(store) => {
+            let what = if store.starts_with("s3://") {
+                "\"content.store\" names an S3 bucket, which this version cannot use".to_owned()
+            } else {
+                format!("\"content.store\" cannot be \"{store}\"")
+            };
+            let origin = settings.origin("content.store").cloned();
+            settings.problem(origin, what, "write \"file\": contents then lie under data_dir");
+        }
+    }
+}
+
+fn notes(settings: &Settings) -> Vec<Problem> {
+    let mut notes = Vec::new();
+    if let Some(origin) = settings.origin("smtp.relays") {
+        notes.push(Problem {
+            origin: Some(origin.clone()),
+            what: "\"smtp.relays\" is kept, but this version sends no notifications".into(),
+            remedy: "nothing to do".into(),
+        });
+    }
+    notes
+}
+
+/// Whether a URL points at this machine itself.
+pub(super) fn on_this_machine(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        // Schemes that `url` does not know keep their host as text.
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! The effective configuration as TOML, every value with the place it came from, no secret among them.
+
+use std::fmt::Write;
+
+use super::{
+    Loaded,
+    schema::{Key, Kind, ROOT},
+};
+
+/// The effective configuration, secrets masked: readable as a configuration file again, but for the masks.
+pub(crate) fn show(loaded: &Loaded) -> String {
+    let mut text = String::new();
+    table(&mut text, loaded, "", "", ROOT);
+    text
+}
+
+fn table(text: &mut String, loaded: &Loaded, path: &str, header: &str, keys: &[Key]) {
+    let mut lines = String::new();
+    for key in keys {
+        let path = super::read::join(path, key.name);
+        if let Some((value, origin)) = value(loaded, &path, &key.kind) {
+            let _ = writeln!(lines, "{:<48} # {origin}", format!("{} = {value}", key.name));
+        }
+    }
+    if !lines.is_empty() {
+        if !header.is_empty() {
+            let _ = writeln!(text, "\n{header}");
+        }
+        text.push_str(&lines);
+    }
+    for key in keys {
+        let inner = super::read::join(path, key.name);
+        match &key.kind {
+            Kind::Table(keys) => {
+                let name = super::read::without_numbers(&inner);
+                table(text, loaded, &inner, &format!("[{name}]"), keys);
+            }
+            Kind::Tables(keys) => {
+                for number in 0..loaded.settings.servers.len() {
+                    table(text, loaded, &format!("{inner}.{number}"), &format!("[[{}]]", key.name), keys);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn value(loaded: &Loaded, path: &str, kind: &Kind) -> Option<(String, String)> {
+    let settings = &loaded.settings;
+    let Some(origin) = settings.origin(path) else {
+        return default(loaded, path).map(|value| (value, "default".to_owned()));
+    };
+    let value = match kind {
+        Kind::Flag => settings.flag(path).to_string(),
+        Kind::Urls(_) | Kind::Words => {
+            let items: Vec<String> = settings.list(path)?.iter().map(|item| quote(&mask_password(item))).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Kind::Secret => quote("***"),
+        Kind::Path => quote(&super::path(settings, path)?.to_string_lossy()),
+        Kind::SecretUrl(_) | Kind::Url(_) => quote(&mask_password(settings.text(path)?)),
+        _ => quote(settings.text(path)?),
+    };
+    Some((value, origin.to_string()))
+}
+
+fn default(loaded: &Loaded, path: &str) -> Option<String> {
+    let config = &loaded.config;
+    match path {
+        "data_dir" => Some(quote(&config.data_dir.to_string_lossy())),
+        "admin.listen" => Some(quote(&config.admin_listen.to_string())),
+        "recovery.listen" => Some(quote(&config.recovery_listen.to_string())),
+        "recovery.plaintext" | "source.plaintext" => Some("false".into()),
+        "content.store" => Some(quote("file")),
+        _ => None,
+    }
+}
+
+fn quote(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// The URL with its password hidden, wherever a URL of this kind may carry one.
+pub(crate) fn mask_password(url: &str) -> String {
+    let Ok(mut parsed) = url::Url::parse(url) else { return "***".to_owned() };
+    let in_query = parsed.query_pairs().any(|(name, _)| name == "password");
+    if parsed.password().is_none() && !in_query {
+        return url.to_owned();
+    }
+    if parsed.password().is_some() && parsed.set_password(Some("***")).is_err() {
+        return "***".to_owned();
+    }
+    if in_query {
+        let pairs: Vec<(String, String)> = parsed
+            .query_pairs()
+            .map(|(name, value)| {
+                let value = if name == "password" { "***".into() } else { value.into_owned() };
+                (name.into_owned(), value)
+            })
+            .collect();
+        parsed.query_pairs_mut().clear().extend_pairs(pairs);
+    }
+    parsed.to_string()
+}

@@ -1,0 +1,215 @@
+use std::path::PathBuf;
+
+use super::*;
+
+const FILE: &str = "understudy.toml";
+
+fn read(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    parse(Some(PathBuf::from(FILE)), text, variables)
+}
+
+/// The one problem of a bad configuration, as "place: what | remedy".
+#[track_caller]
+fn refused(text: &str, variables: &[(&str, &str)]) -> String {
+    match read(text, variables) {
+        Err(ConfigError::Problems(problems)) => {
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            format!("{} | {}", problems[0], problems[0].remedy)
+        }
+        Err(error) => panic!("{error:?}"),
+        Ok(_) => panic!("was accepted"),
+    }
+}
+
+const FULL: &str = r#"
+data_dir = "/srv/understudy"
+
+[database]
+url = "postgres://ann:geheim@db.example.org/understudy"
+
+[admin]
+listen = "127.0.0.1:0"
+public_url = "https://understudy.example.org"
+
+[recovery]
+listen = "0.0.0.0:8443"
+plaintext = true
+
+[source]
+recovery_url = ["http://dr.example.org:8443"]
+plaintext = true
+
+[content]
+store = "file"
+
+[link]
+secret_file = "link.secret"
+
+[[server]]
+name = "mail-a"
+role = "primary"
+imap = "imaps://mail-a.example.org"
+login = { as = "master", user = "understudy", password_file = "/etc/pw", form = "{user}*{master}" }
+
+[[server]]
+name = "dr-1"
+role = "standby"
+imap = "imap+insecure://127.0.0.1:1143"
+lmtp = "lmtp://127.0.0.1:24"
+[server.login]
+as = "authzid"
+user = "understudy"
+password_file = "pw"
+[server.manage]
+doveadm = "http://127.0.0.1:8080"
+key_file = "/etc/key"
+"#;
+
+#[test]
+fn the_whole_file_is_understood() {
+    let config = read(FULL, &[]).map_err(|error| format!("{error:?}")).unwrap().config;
+    assert_eq!(config.data_dir, PathBuf::from("/srv/understudy"));
+    assert_eq!(config.admin_listen.to_string(), "127.0.0.1:0");
+    assert_eq!(config.recovery_urls.as_deref(), Some(&["http://dr.example.org:8443".to_owned()][..]));
+    assert_eq!(config.servers.len(), 2);
+    assert_eq!(config.servers[0].name, "mail-a");
+    assert!(config.servers[1].login.password_file.as_ref().unwrap().is_absolute());
+    assert_eq!(config.servers[1].manage.as_ref().unwrap().doveadm, "http://127.0.0.1:8080");
+}
+
+#[test]
+fn an_empty_file_gives_the_defaults() {
+    let config = read("", &[]).map_err(|error| format!("{error:?}")).unwrap().config;
+    assert_eq!(config.admin_listen, DEFAULT_ADMIN);
+    assert!(config.database.is_none());
+    assert!(matches!(config.link_secret, LinkSecret::Own));
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line_and_the_nearest_one() {
+    assert_eq!(
+        refused("\n[admin]\n# here\nlisen = \"127.0.0.1:1\"\n", &[]),
+        "understudy.toml:4: unknown key \"lisen\" in [admin] | did you mean \"listen\"?"
+    );
+    assert_eq!(
+        refused("[admn]\nlisten = \"127.0.0.1:1\"\n", &[]),
+        "understudy.toml:1: unknown key \"admn\" at the top of the file | did you mean \"admin\"?"
+    );
+}
+
+#[test]
+fn an_unknown_key_of_a_server_is_named_with_its_line() {
+    let text = FULL.replace("lmtp = ", "lmpt = ");
+    let line = text.lines().position(|line| line.starts_with("lmpt")).unwrap() + 1;
+    assert_eq!(
+        refused(&text, &[]),
+        format!("understudy.toml:{line}: unknown key \"lmpt\" in [server] | did you mean \"lmtp\"?")
+    );
+    let text = FULL.replace("user = \"understudy\", password", "usr = \"x\", user = \"understudy\", password");
+    assert!(refused(&text, &[]).contains("unknown key \"usr\" in [server.login] | did you mean \"user\"?"));
+}
+
+#[test]
+fn a_wrong_type_is_named_with_its_line() {
+    assert_eq!(
+        refused("data_dir = \"/x\"\n[recovery]\nplaintext = \"maybe\"\n", &[]),
+        "understudy.toml:3: \"recovery.plaintext\" is a text | write true or false"
+    );
+    assert_eq!(refused("data_dir = 7\n", &[]), "understudy.toml:1: \"data_dir\" is a number | write a path in quotes");
+    assert_eq!(refused("admin = 7\n", &[]), "understudy.toml:1: \"admin\" is a single value | write a table");
+    assert!(refused("[admin]\nlisten = \"8080\"\n", &[]).contains(":2: \"admin.listen\" is no address to listen on"));
+}
+
+#[test]
+fn broken_toml_is_named_with_its_line() {
+    assert!(refused("data_dir = \"/x\"\n[admin\n", &[]).starts_with("understudy.toml:2: not valid TOML:"));
+}
+
+#[test]
+fn a_choice_suggests_the_nearest_one() {
+    let text = FULL.replace("role = \"standby\"", "role = \"stand-by\"");
+    assert!(refused(&text, &[]).contains("did you mean \"standby\"?"));
+    let text = FULL.replace("imaps://", "imapd://");
+    assert!(refused(&text, &[]).contains("has the scheme imapd:// | did you mean \"imaps\"?"));
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_may_add_servers() {
+    let loaded = read(
+        FULL,
+        &[
+            ("UNDERSTUDY__ADMIN__LISTEN", "127.0.0.1:9999"),
+            ("UNDERSTUDY__SOURCE__RECOVERY_URL", "http://a.example.org:1, http://b.example.org:2"),
+            ("UNDERSTUDY__SERVER__1__LMTP", "lmtp://127.0.0.1:2424"),
+            ("UNDERSTUDY__SERVER__2__NAME", "mail-b"),
+            ("UNDERSTUDY__SERVER__2__ROLE", "primary"),
+            ("UNDERSTUDY__SERVER__2__IMAP", "imaps://mail-b.example.org"),
+            ("UNDERSTUDY__SERVER__2__LOGIN__AS", "each"),
+            ("UNDERSTUDY__SERVER__2__LOGIN__PASSWORD_FILE", "/etc/each"),
+            ("UNDERSTUDY_URL", "not ours"),
+        ],
+    );
+    let config = loaded.map_err(|error| format!("{error:?}")).unwrap().config;
+    assert_eq!(config.admin_listen.to_string(), "127.0.0.1:9999");
+    assert_eq!(config.recovery_urls.unwrap().len(), 2);
+    assert_eq!(config.servers[1].lmtp.as_deref(), Some("lmtp://127.0.0.1:2424"));
+    assert_eq!(config.servers[2].name, "mail-b");
+}
+
+#[test]
+fn an_unknown_variable_is_refused_with_the_nearest_key() {
+    assert_eq!(
+        refused("", &[("UNDERSTUDY__ADMIN__LISTN", "x")]),
+        "UNDERSTUDY__ADMIN__LISTN: unknown key \"listn\" in [admin] | did you mean \"listen\"?"
+    );
+}
+
+#[test]
+fn the_link_leaves_this_machine_only_with_consent() {
+    assert!(refused("[recovery]\nlisten = \"0.0.0.0:1\"\n", &[]).contains("set `plaintext = true` under [recovery]"));
+    assert!(refused("[source]\nrecovery_url = \"http://dr.example.org:1\"\n", &[]).contains("under [source]"));
+    assert!(refused("[source]\nrecovery_url = \"https://dr.example.org:1\"\n", &[]).contains("does not have"));
+}
+
+#[test]
+fn passwords_do_not_cross_the_network_in_the_clear() {
+    let text = FULL.replace("127.0.0.1:1143", "dr.example.org:143");
+    assert!(refused(&text, &[]).contains("\"imap\" sends passwords to dr.example.org unencrypted"));
+}
+
+#[test]
+fn what_a_server_lacks_is_named_once() {
+    let text = FULL.replace("imap = \"imaps://mail-a.example.org\"\n", "");
+    assert!(refused(&text, &[]).contains("this [[server]] has no \"imap\""));
+    let text = FULL.replace("name = \"dr-1\"", "name = \"mail-a\"");
+    assert!(refused(&text, &[]).contains("a second server is named \"mail-a\""));
+}
+
+#[test]
+fn no_secret_is_shown_by_any_means() {
+    let loaded =
+        read(FULL, &[("UNDERSTUDY__LINK__SECRET", "verborgen")]).map_err(|error| format!("{error:?}")).unwrap();
+    let shown = show(&loaded);
+    assert!(shown.contains("postgres://ann:***@db.example.org/understudy"), "{shown}");
+    assert!(shown.contains("[[server]]\nname = \"mail-a\""), "{shown}");
+    let debug = format!("{:?}", loaded.config);
+    for text in [shown, debug] {
+        assert!(!text.contains("geheim") && !text.contains("verborgen"), "{text}");
+    }
+}
+
+#[test]
+fn a_secret_in_the_file_is_refused() {
+    assert!(refused("[link]\nsecret = \"x\"\n", &[]).contains("is a secret written into the configuration file"));
+}
+
+#[test]
+fn what_is_shown_can_be_read_again() {
+    let shown = show(&read(&FULL.replace(":geheim", ""), &[]).map_err(|error| format!("{error:?}")).unwrap());
+    let again = show(&read(&shown, &[]).map_err(|error| format!("{error:?}")).unwrap());
+    let values = |text: &str| {
+        text.lines().filter_map(|line| line.split(" #").next()).map(|line| line.trim().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(values(&shown), values(&again));
+}

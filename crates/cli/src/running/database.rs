@@ -1,0 +1,135 @@
+//! The database of a site: the one the configuration names, or a private cluster of our own.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use secrecy::ExposeSecret;
+use sqlx::postgres::PgConnectOptions;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+use understudy_database::PgPool;
+use understudy_database::cluster::{Cluster, ClusterConfig, ClusterError, DATABASE};
+
+use crate::config::DatabaseUrl;
+use crate::failure::{Failure, Result};
+
+/// A migrated database that answers.
+pub(crate) struct Database {
+    options: PgConnectOptions,
+    private: Option<Private>,
+}
+
+/// The private cluster, and the task that brings it back when it dies.
+struct Private {
+    cluster: Arc<Cluster>,
+    supervision: JoinHandle<()>,
+    end: CancellationToken,
+}
+
+/// Where the private cluster of a data folder lies.
+pub(crate) fn cluster_config(data_dir: &Path) -> ClusterConfig {
+    ClusterConfig { dir: data_dir.join("postgres"), run_dir: data_dir.join("run") }
+}
+
+impl Database {
+    /// Opens the database at `url`, or starts the private one, and brings its schema up to date.
+    pub(crate) async fn open(url: Option<&DatabaseUrl>, data_dir: &Path) -> Result<Self> {
+        let database = match url {
+            Some(url) => Self { options: read_url(url)?, private: None },
+            None => Self::start_private(data_dir).await?,
+        };
+        let pool = database.pool(1);
+        let migrated = understudy_database::migrate(&pool).await;
+        pool.close().await;
+        match migrated {
+            Ok(()) => Ok(database),
+            Err(error) => {
+                let place = database.place();
+                database.stop().await;
+                let error = anyhow::Error::new(error);
+                Err(Failure::because(
+                    format!("the database {place} cannot be used"),
+                    &error,
+                    "check that it runs, that [database] url is right, and that its user may create tables",
+                ))
+            }
+        }
+    }
+
+    /// The database that the configuration names, not yet asked for anything.
+    pub(crate) fn named(url: Option<&DatabaseUrl>) -> Result<Self> {
+        let url = url.ok_or_else(|| Failure::usage("no database is named", "[database] url is not set", "set it"))?;
+        Ok(Self { options: read_url(url)?, private: None })
+    }
+
+    async fn start_private(data_dir: &Path) -> Result<Self> {
+        let cluster = Cluster::start(cluster_config(data_dir)).await.map_err(|error| cluster_failure(&error))?;
+        let cluster = Arc::new(cluster);
+        let end = CancellationToken::new();
+        let supervision = tokio::spawn({
+            let (cluster, end) = (Arc::clone(&cluster), end.clone());
+            async move {
+                if let Err(error) = cluster.supervise(end).await {
+                    let remedy = error.remedy();
+                    error!(error = %format!("{:#}", anyhow::Error::new(error)), remedy, "The private PostgreSQL cannot be brought back");
+                }
+            }
+        });
+        Ok(Self { options: cluster.connect_options(DATABASE), private: Some(Private { cluster, supervision, end }) })
+    }
+
+    /// A pool of its own for one role, so that none starves another.
+    pub(crate) fn pool(&self, connections: u32) -> PgPool {
+        understudy_database::pool(self.options.clone(), connections)
+    }
+
+    /// Where it is, for people; no secret.
+    pub(crate) fn place(&self) -> String {
+        match &self.private {
+            Some(_) => "under data_dir".to_owned(),
+            None => {
+                let name = self.options.get_database().unwrap_or_else(|| self.options.get_username());
+                format!("{name} on {}", self.options.get_host())
+            }
+        }
+    }
+
+    /// Stops the private cluster; a database of others is left alone.
+    pub(crate) async fn stop(self) {
+        let Some(private) = self.private else { return };
+        private.end.cancel();
+        // It ends at once after `end`; how it ended has been logged.
+        let _ = private.supervision.await;
+        if let Ok(cluster) = Arc::try_unwrap(private.cluster) {
+            cluster.stop().await;
+        }
+    }
+}
+
+/// What went wrong with the private cluster, with its own remedy.
+pub(crate) fn cluster_failure(error: &ClusterError) -> Failure {
+    let mut why = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(deeper) = cause {
+        why = format!("{why}: {deeper}");
+        cause = deeper.source();
+    }
+    Failure::new("the private PostgreSQL cannot be started", why, error.remedy())
+}
+
+fn read_url(url: &DatabaseUrl) -> Result<PgConnectOptions> {
+    let text = match url {
+        DatabaseUrl::Written(url) => url.expose_secret().to_owned(),
+        DatabaseUrl::File(path) => super::secret::first_line(path, "the database URL")?,
+    };
+    // The cause may repeat the URL, and with it a password.
+    text.parse::<PgConnectOptions>().ok().context("not a PostgreSQL URL").map_err(|error| {
+        Failure::because(
+            "[database] url cannot be used",
+            &error,
+            "write it like postgres://user:password@host/database, or leave it out for a private cluster",
+        )
+    })
+}

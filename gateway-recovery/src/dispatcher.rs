@@ -1,0 +1,179 @@
+//! Hands mailboxes with received transactions to appliers, several side by side, one applier a mailbox.
+//!
+//! In: nudges from ingest; a timer that asks the database. Keeps true: a lost nudge costs a second; a mailbox that fails
+//! waits by itself and stops no other.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use sqlx::PgPool;
+use tokio::{
+    sync::Notify,
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use understudy_database::{journal, mirror};
+use understudy_protocol::MailboxId;
+
+use crate::{
+    applier::{Applier, Ended, REFUSED_PAUSE},
+    standby::Standbys,
+    store::Store,
+};
+
+/// Appliers at work at once.
+const APPLIERS: usize = 24;
+/// How often the database is asked for work nobody was nudged about.
+const POLL: Duration = Duration::from_secs(1);
+/// The first wait after a failure, …
+const FIRST_BACKOFF: Duration = Duration::from_millis(250);
+/// … doubled up to this.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+
+/// Tells the dispatcher about work. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Applying {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    work: Mutex<Work>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Work {
+    waiting: BTreeSet<MailboxId>,
+    under_way: HashSet<MailboxId>,
+    /// Mailboxes that failed: when to try again, how long the wait was, and the attempt it was.
+    failed: HashMap<MailboxId, Failed>,
+}
+
+#[derive(Clone, Copy)]
+struct Failed {
+    until: Instant,
+    backoff: Duration,
+}
+
+impl Applying {
+    /// This mailbox has something to apply.
+    pub(crate) fn received(&self, mailbox: MailboxId) {
+        self.shared.work.lock().unwrap_or_else(PoisonError::into_inner).waiting.insert(mailbox);
+        self.shared.changed.notify_one();
+    }
+
+    /// The next mailbox that may be worked on.
+    fn take(&self) -> Option<MailboxId> {
+        let mut work = self.shared.work.lock().unwrap_or_else(PoisonError::into_inner);
+        if work.under_way.len() >= APPLIERS {
+            return None;
+        }
+        let now = Instant::now();
+        let ready = |mailbox: &&MailboxId| {
+            !work.under_way.contains(mailbox) && work.failed.get(mailbox).is_none_or(|failed| failed.until <= now)
+        };
+        let mailbox = work.waiting.iter().find(ready).copied()?;
+        work.waiting.remove(&mailbox);
+        work.under_way.insert(mailbox);
+        Some(mailbox)
+    }
+
+    fn ended(&self, mailbox: MailboxId, ended: Ended) {
+        let mut work = self.shared.work.lock().unwrap_or_else(PoisonError::into_inner);
+        work.under_way.remove(&mailbox);
+        match ended {
+            Ended::Idle => {
+                work.failed.remove(&mailbox);
+            }
+            Ended::Failed => {
+                let backoff =
+                    work.failed.get(&mailbox).map_or(FIRST_BACKOFF, |failed| (failed.backoff * 2).min(LONGEST_BACKOFF));
+                let until = Instant::now() + backoff.mul_f64(rand::random_range(0.75..1.25));
+                work.failed.insert(mailbox, Failed { until, backoff });
+                work.waiting.insert(mailbox);
+            }
+        }
+        drop(work);
+        self.shared.changed.notify_one();
+    }
+
+    /// A person asked to try again at once.
+    fn forgive(&self, mailbox: MailboxId) {
+        self.shared.work.lock().unwrap_or_else(PoisonError::into_inner).failed.remove(&mailbox);
+    }
+
+    fn add(&self, mailboxes: Vec<MailboxId>) {
+        self.shared.work.lock().unwrap_or_else(PoisonError::into_inner).waiting.extend(mailboxes);
+    }
+}
+
+/// The task that hands out work.
+pub(crate) struct Dispatcher {
+    pool: PgPool,
+    applying: Applying,
+    applier: Arc<Applier>,
+    attempts: HashMap<MailboxId, i32>,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(pool: PgPool, store: Store) -> Self {
+        let applier =
+            Arc::new(Applier { pool: pool.clone(), store, standbys: Standbys::default(), retried: Mutex::default() });
+        Self { pool, applying: Applying::default(), applier, attempts: HashMap::new() }
+    }
+
+    pub(crate) fn handle(&self) -> Applying {
+        self.applying.clone()
+    }
+
+    /// Runs until `shutdown`; what is being applied then is finished or left to be found again.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let tasks = TaskTracker::new();
+        let mut poll = tokio::time::interval(POLL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut refused_at = Instant::now();
+        let shared = self.applying.shared.clone();
+        loop {
+            let changed = shared.changed.notified();
+            while let Some(mailbox) = self.applying.take() {
+                let (applier, applying, shutdown) = (self.applier.clone(), self.applying.clone(), shutdown.clone());
+                tasks.spawn(async move {
+                    let ended = applier.run(mailbox, &shutdown).await;
+                    applying.ended(mailbox, ended);
+                });
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = changed => {}
+                _ = poll.tick() => {
+                    if let Err(error) = self.find_work(&mut refused_at).await {
+                        tracing::warn!(error = %error, "Could not look for work; trying again");
+                    }
+                    self.applier.standbys.close_idle().await;
+                }
+            }
+        }
+        tasks.close();
+        tasks.wait().await;
+        self.applier.standbys.close_all().await;
+    }
+
+    async fn find_work(&mut self, refused_at: &mut Instant) -> understudy_database::Result<()> {
+        for (mailbox, attempt) in journal::attempts(&self.pool).await? {
+            if self.attempts.insert(mailbox, attempt).is_some_and(|before| before != attempt) {
+                self.applying.forgive(mailbox);
+                self.applying.add(vec![mailbox]);
+            }
+        }
+        self.applying.add(journal::behind(&self.pool).await?);
+        if refused_at.elapsed() >= REFUSED_PAUSE {
+            *refused_at = Instant::now();
+            self.applying.add(mirror::mailboxes_with_refused(&self.pool).await?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! What the recovery site holds of a mailbox, for a source gateway whose own journal is lost or disagrees.
+
+use std::io;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use sqlx::PgPool;
+use tokio::sync::mpsc;
+use understudy_database::{journal, mirror};
+use understudy_protocol::{
+    MailboxId, Uid, codec,
+    messages::{Known, KnownMessage},
+};
+
+/// Messages in one frame.
+const MESSAGES: i64 = 2000;
+/// Frames read ahead of the link.
+const FRAMES_AHEAD: usize = 4;
+
+/// What can be said.
+pub(crate) enum Answer<S> {
+    Frames(S),
+    /// The mirror does not stand at the last received transaction yet.
+    NotYet,
+    Unknown,
+}
+
+/// Everything known of a mailbox, as of its last received transaction.
+pub(crate) async fn known(
+    pool: &PgPool,
+    mailbox: MailboxId,
+) -> anyhow::Result<Answer<impl Stream<Item = io::Result<Bytes>> + Send + 'static>> {
+    let Some(numbers) = journal::numbers(pool, mailbox).await? else { return Ok(Answer::Unknown) };
+    if numbers.applied != numbers.received {
+        return Ok(Answer::NotYet);
+    }
+    let start = Known::Start {
+        received: numbers.received,
+        epoch: numbers.epoch,
+        subscriptions: mirror::subscriptions(pool, mailbox).await?,
+    };
+    let (sender, receiver) = mpsc::channel(FRAMES_AHEAD);
+    let pool = pool.clone();
+    tokio::spawn(async move {
+        if let Err(error) = send(&pool, mailbox, start, &sender).await {
+            let _ = sender.send(Err(io::Error::other(error))).await;
+        }
+    });
+    let frames = futures_util::stream::unfold(receiver, |mut receiver: mpsc::Receiver<io::Result<Bytes>>| async move {
+        receiver.recv().await.map(|frame| (frame, receiver))
+    });
+    Ok(Answer::Frames(frames))
+}
+
+async fn send(
+    pool: &PgPool,
+    mailbox: MailboxId,
+    start: Known,
+    out: &mpsc::Sender<io::Result<Bytes>>,
+) -> anyhow::Result<()> {
+    put(out, &start).await?;
+    for folder in mirror::folders(pool, mailbox).await? {
+        let frame = Known::Folder {
+            folder: folder.folder,
+            path: folder.path,
+            uid_validity: folder.position.uid_validity,
+            special_use: folder.special_use,
+            selectable: folder.selectable,
+            position: folder.position,
+        };
+        put(out, &frame).await?;
+        let mut after = Uid(0);
+        loop {
+            let messages = mirror::messages(pool, mailbox, folder.folder, after, MESSAGES).await?;
+            let Some(last) = messages.last() else { break };
+            after = last.uid;
+            let known = messages
+                .into_iter()
+                .map(|message| KnownMessage { uid: message.uid, flags: message.flags, content: message.content })
+                .collect();
+            put(out, &Known::Messages(known)).await?;
+        }
+    }
+    put(out, &Known::End).await
+}
+
+async fn put(out: &mpsc::Sender<io::Result<Bytes>>, frame: &Known) -> anyhow::Result<()> {
+    let mut bytes = Vec::new();
+    codec::encode_frame(frame, &mut bytes)?;
+    Ok(out.send(Ok(bytes.into())).await?)
+}

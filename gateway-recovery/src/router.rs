@@ -1,0 +1,215 @@
+//! The routes the source gateway calls, as `protocol::messages` lists them.
+//!
+//! Keeps true: nothing is read of a request before its secret has been checked.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{DefaultBodyLimit, Path, Request, State},
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use futures_util::StreamExt;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use serde_json::json;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use understudy_database::{event, journal, link};
+use understudy_protocol::{
+    MailboxId,
+    codec::{self, CodecError},
+    messages::{
+        Directives, Heartbeat, Hello, InventoryFrame, LINK_VERSION, MailboxReport, OLDEST_LINK_VERSION, Report, Welcome,
+    },
+};
+use uuid::Uuid;
+
+use crate::{directives::DirectiveBoard, dispatcher::Applying, ingest, known, store::Store};
+
+/// A heartbeat is held open no longer than this.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// The longest body that is not streamed, in bytes.
+const MESSAGE_BYTES: usize = 16 << 20;
+
+/// What the routes work on.
+#[derive(Clone)]
+pub(crate) struct LinkState {
+    pub(crate) pool: PgPool,
+    pub(crate) store: Store,
+    pub(crate) directives: DirectiveBoard,
+    pub(crate) applying: Applying,
+    pub(crate) secret: Arc<SecretString>,
+}
+
+/// The link's routes. Held heartbeats end with `shutdown`.
+pub(crate) fn router(state: LinkState, shutdown: CancellationToken) -> Router {
+    Router::new()
+        .route("/link/v1/hello", post(hello))
+        .route("/link/v1/ship", post(ship))
+        .route("/link/v1/heartbeat", post(move |state, body| heartbeat(state, body, shutdown)))
+        .route("/link/v1/known/{mailbox}", post(known_of))
+        .route("/link/v1/report", post(report))
+        .route("/link/v1/inventory/{id}", post(inventory))
+        .layer(DefaultBodyLimit::max(MESSAGE_BYTES))
+        .layer(middleware::from_fn_with_state(state.clone(), authenticate))
+        .with_state(state)
+}
+
+async fn authenticate(State(state): State<LinkState>, request: Request, next: Next) -> Response {
+    let expected = blake3::hash(format!("Bearer {}", state.secret.expose_secret()).as_bytes());
+    let given = request.headers().get(header::AUTHORIZATION).map(|value| blake3::hash(value.as_bytes()));
+    // Comparing hashes takes the same time wherever they differ (`blake3::Hash` compares in constant time).
+    if given != Some(expected) {
+        tracing::warn!("Refused a request on the link: wrong secret");
+        return (StatusCode::UNAUTHORIZED, "the link secret is not ours").into_response();
+    }
+    next.run(request).await
+}
+
+/// Why a request was not served.
+enum LinkError {
+    Theirs(StatusCode, String),
+    Ours(anyhow::Error),
+}
+
+impl IntoResponse for LinkError {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Theirs(status, reason) => (status, reason).into_response(),
+            Self::Ours(error) => {
+                tracing::error!(error = format!("{error:#}"), "Could not serve the source gateway");
+                (StatusCode::SERVICE_UNAVAILABLE, "the recovery gateway could not; its log says why").into_response()
+            }
+        }
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for LinkError {
+    fn from(error: E) -> Self {
+        Self::Ours(error.into())
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(body: &Bytes) -> Result<T, LinkError> {
+    codec::decode(body).map_err(|error| LinkError::Theirs(StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+fn answer<T: Serialize>(value: &T) -> Result<Response, LinkError> {
+    Ok(codec::encode(value)?.into_response())
+}
+
+async fn hello(State(state): State<LinkState>, body: Bytes) -> Result<Response, LinkError> {
+    let hello: Hello = read(&body)?;
+    if hello.link_version < OLDEST_LINK_VERSION {
+        let reason = format!(
+            "the source gateway speaks version {} of the link; this recovery gateway needs {OLDEST_LINK_VERSION} to \
+             {LINK_VERSION}: upgrade the source gateway",
+            hello.link_version
+        );
+        return Err(LinkError::Theirs(StatusCode::UPGRADE_REQUIRED, reason));
+    }
+    link::greeted(&state.pool, hello.gateway, &hello.product_version).await?;
+    tracing::info!(product_version = hello.product_version, "A source gateway connected");
+    answer(&Welcome {
+        link_version: hello.link_version.min(LINK_VERSION),
+        product_version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+async fn ship(State(state): State<LinkState>, body: Body) -> Result<Response, LinkError> {
+    let shipped = ingest::ingest(&state.pool, &state.store, body.into_data_stream()).await.map_err(|error| {
+        if error.is_theirs() {
+            tracing::warn!(error = %error, "Refused a shipment");
+            LinkError::Theirs(StatusCode::BAD_REQUEST, error.to_string())
+        } else {
+            LinkError::Ours(error.into())
+        }
+    })?;
+    for ack in &shipped.acks {
+        state.applying.received(ack.mailbox);
+    }
+    answer(&shipped)
+}
+
+async fn heartbeat(
+    State(state): State<LinkState>,
+    body: Bytes,
+    shutdown: CancellationToken,
+) -> Result<Response, LinkError> {
+    let heartbeat: Heartbeat = read(&body)?;
+    link::heard(&state.pool).await?;
+    for report in &heartbeat.mailboxes {
+        take_report(&state, report).await?;
+    }
+    if heartbeat.wait_ms == 0 {
+        return answer(&Directives { version: heartbeat.seen_version, ..Directives::default() });
+    }
+    let patience = Duration::from_millis(heartbeat.wait_ms).min(LONGEST_WAIT);
+    tokio::select! {
+        directives = state.directives.newer_than(heartbeat.seen_version, patience) => answer(&directives?),
+        () = shutdown.cancelled() => {
+            Err(LinkError::Theirs(StatusCode::SERVICE_UNAVAILABLE, "the recovery gateway is stopping".to_owned()))
+        }
+    }
+}
+
+async fn take_report(state: &LinkState, report: &MailboxReport) -> Result<(), LinkError> {
+    let mut db = state.pool.begin().await?;
+    let news = link::reported(&mut *db, report).await?;
+    if news {
+        let detail = json!({ "side": "primary", "trouble": report.trouble });
+        event::record(&mut *db, "trouble", Some(report.mailbox), None, &detail).await?;
+    }
+    if report.seeded && journal::finish_seeding(&mut db, report.mailbox).await? {
+        event::record(&mut *db, "state", Some(report.mailbox), None, &json!({ "state": "mirroring" })).await?;
+    }
+    db.commit().await?;
+    Ok(())
+}
+
+async fn known_of(State(state): State<LinkState>, Path(mailbox): Path<i64>) -> Result<Response, LinkError> {
+    let mailbox = MailboxId(mailbox);
+    match known::known(&state.pool, mailbox).await? {
+        known::Answer::Frames(frames) => Ok(Body::from_stream(frames).into_response()),
+        known::Answer::NotYet => {
+            state.applying.received(mailbox);
+            let reason = "what was received is still being applied; ask again".to_owned();
+            Err(LinkError::Theirs(StatusCode::CONFLICT, reason))
+        }
+        known::Answer::Unknown => {
+            Err(LinkError::Theirs(StatusCode::NOT_FOUND, "nobody protects this mailbox".to_owned()))
+        }
+    }
+}
+
+async fn report(State(state): State<LinkState>, body: Bytes) -> Result<(), LinkError> {
+    let report: Report = read(&body)?;
+    state.directives.answered(report);
+    Ok(())
+}
+
+async fn inventory(State(state): State<LinkState>, Path(id): Path<Uuid>, body: Body) -> Result<(), LinkError> {
+    let Some(frames) = state.directives.frames(id) else {
+        return Err(LinkError::Theirs(StatusCode::NOT_FOUND, "nobody asked for this".to_owned()));
+    };
+    let broken = |reason: String| LinkError::Theirs(StatusCode::BAD_REQUEST, reason);
+    let mut body = body.into_data_stream();
+    let mut buffer = bytes::BytesMut::new();
+    while let Some(piece) = body.next().await {
+        buffer.extend_from_slice(&piece.map_err(|error| broken(error.to_string()))?);
+        while let Some((frame, taken)) =
+            codec::decode_frame::<InventoryFrame>(&buffer).map_err(|error: CodecError| broken(error.to_string()))?
+        {
+            let _ = buffer.split_to(taken);
+            if frames.send(frame).await.is_err() {
+                return Err(LinkError::Theirs(StatusCode::GONE, "nobody waits for this any more".to_owned()));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,377 @@
+//! Executes what people asked for: barriers, verifications, checks of servers, discovery of users.
+//!
+//! In: rows of `run`. Out: steps, results. Keeps true: one runner a run; a run that a crash interrupted is begun again,
+//! since every kind may be.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sqlx::{PgPool, postgres::PgListener};
+use tokio::time::Instant;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use understudy_database::{
+    journal::{self, Target},
+    mailbox,
+    run::{self, Ended, Run},
+    server,
+};
+use understudy_protocol::{
+    MailboxId, Seq, TenantId,
+    messages::{Asked, Reported, ServerCheck, Trouble},
+    server::ServerRole,
+};
+use understudy_replication::check::check;
+
+use crate::{
+    directives::DirectiveBoard,
+    dispatcher::Applying,
+    verify::{self, internal, verify},
+};
+
+/// How often the queue is asked, in case a notification was lost.
+const POLL: Duration = Duration::from_secs(1);
+/// Mailboxes of one run worked on at once.
+const SIDE_BY_SIDE: usize = 32;
+/// Verifications of one run at once: each lists two mailboxes.
+const VERIFICATIONS: usize = 4;
+/// How often a verification that found differences looks again before it believes them: mail may be on its way.
+const LOOKS: usize = 3;
+/// How long a verification waits for what was captured to be applied.
+const SETTLING: Duration = Duration::from_secs(300);
+/// The first and the longest pause between looks at how far a mailbox was applied.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+/// A question asked of the source gateway about a server is given up after this.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A barrier without a timeout of its own.
+const DEFAULT_TIMEOUT_SECONDS: f64 = 60.0;
+
+/// What a run asks for.
+#[derive(Debug, Default, Deserialize)]
+struct Request {
+    #[serde(default)]
+    mailbox_ids: Vec<i64>,
+    #[serde(default)]
+    all: bool,
+    #[serde(default)]
+    deep: bool,
+    timeout_seconds: Option<f64>,
+    address: Option<String>,
+}
+
+/// The task that executes runs.
+#[derive(Clone)]
+pub(crate) struct Runner {
+    pool: PgPool,
+    board: DirectiveBoard,
+    applying: Applying,
+}
+
+impl Runner {
+    pub(crate) fn new(pool: PgPool, board: DirectiveBoard, applying: Applying) -> Self {
+        Self { pool, board, applying }
+    }
+
+    /// Runs until `shutdown`; what is under way then is begun again at the next start.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        let tasks = TaskTracker::new();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                served = self.serve(&tasks, &shutdown) => {
+                    if let Err(error) = served {
+                        tracing::warn!(error = format!("{error:#}"), "Could not read the queue of runs; trying again");
+                    }
+                }
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = tokio::time::sleep(POLL) => {}
+            }
+        }
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    async fn serve(&self, tasks: &TaskTracker, shutdown: &CancellationToken) -> anyhow::Result<()> {
+        let mut listener = PgListener::connect_with(&self.pool).await?;
+        listener.listen(run::WAITING_CHANNEL).await?;
+        if tasks.is_empty() {
+            run::requeue_running(&self.pool).await?;
+        }
+        loop {
+            while let Some(run) = self.claim().await? {
+                let (this, shutdown) = (self.clone(), shutdown.clone());
+                tasks.spawn(async move {
+                    tokio::select! {
+                        () = shutdown.cancelled() => {}
+                        () = this.execute(run) => {}
+                    }
+                });
+            }
+            let _ = tokio::time::timeout(POLL, listener.recv()).await.map_or(Ok(None), |heard| heard.map(Some))?;
+        }
+    }
+
+    async fn claim(&self) -> anyhow::Result<Option<Run>> {
+        let mut db = self.pool.acquire().await?;
+        Ok(run::claim_waiting(&mut db).await?)
+    }
+
+    async fn execute(&self, run: Run) {
+        let run_id = run.run_id;
+        let (ended, result) = tokio::select! {
+            outcome = self.outcome(&run) => match outcome {
+                Ok(result) => (Ended::Done, result),
+                Err(trouble) => (Ended::Failed, json!({ "reason": trouble.reason, "remedy": trouble.remedy })),
+            },
+            () = self.cancelled(&run) => (Ended::Cancelled, json!({ "reason": "cancelled by a person", "remedy": "" })),
+        };
+        let finished = async {
+            let mut db = self.pool.acquire().await?;
+            run::finish(&mut db, run_id, ended, &result).await?;
+            anyhow::Ok(())
+        };
+        if let Err(error) = finished.await {
+            tracing::error!(run.id = %run_id, error = format!("{error:#}"), "Could not note the end of a run");
+        }
+    }
+
+    /// Ends when a person cancels the run.
+    async fn cancelled(&self, run: &Run) {
+        loop {
+            tokio::time::sleep(POLL).await;
+            if run::cancel_requested(&self.pool, run.run_id).await.unwrap_or(false) {
+                return;
+            }
+        }
+    }
+
+    async fn outcome(&self, run: &Run) -> Result<Value, Trouble> {
+        let request: Request = serde_json::from_value(run.request.clone()).map_err(|error| internal(&error))?;
+        match run.kind.as_str() {
+            "barrier" => self.barriers(run, &request).await,
+            "verify" => self.verifications(run, &request).await,
+            "check" => self.check(run, &request).await,
+            "discover" => self.discover(run).await,
+            kind => Err(Trouble {
+                kind: "unknown_run".to_owned(),
+                reason: format!("this recovery gateway does not know runs of kind {kind}"),
+                remedy: "Upgrade it to the version of the admin API.".to_owned(),
+                fault: true,
+            }),
+        }
+    }
+
+    /// The mailboxes a run is about.
+    async fn mailboxes(&self, run: &Run, request: &Request) -> Result<Vec<(MailboxId, String)>, Trouble> {
+        let all = mailbox::all(&self.pool, TenantId(run.tenant_id)).await.map_err(|error| internal(&error))?;
+        let wanted =
+            |id: &MailboxId| request.all || run.mailbox_id == Some(id.0) || request.mailbox_ids.contains(&id.0);
+        Ok(all.into_iter().filter(|(id, _)| wanted(id)).collect())
+    }
+
+    async fn barriers(&self, run: &Run, request: &Request) -> Result<Value, Trouble> {
+        let timeout = request.timeout_seconds.unwrap_or(DEFAULT_TIMEOUT_SECONDS).clamp(0.0, 86_400.0);
+        let deadline = Instant::now() + Duration::from_secs_f64(timeout);
+        let mailboxes = self.mailboxes(run, request).await?;
+        let results: Vec<Value> = stream::iter(mailboxes)
+            .map(|(mailbox, address)| async move {
+                match self.barrier(mailbox, deadline).await {
+                    Ok(seq) => json!({ "address": address, "outcome": "reached", "detail": null, "seq": seq.0 }),
+                    Err(trouble) => json!({
+                        "address": address,
+                        "outcome": if trouble.kind == "timeout" { "timeout" } else { "failed" },
+                        "detail": { "reason": trouble.reason, "remedy": trouble.remedy },
+                        "seq": null,
+                    }),
+                }
+            })
+            .buffered(SIDE_BY_SIDE)
+            .collect()
+            .await;
+        Ok(json!({ "mailboxes": results }))
+    }
+
+    /// Waits until everything done before now on the active side is visible on the other.
+    async fn barrier(&self, mailbox: MailboxId, deadline: Instant) -> Result<Seq, Trouble> {
+        self.stopped(mailbox).await?;
+        let late = || async { self.why_late(mailbox).await };
+        let captured = loop {
+            let mut question = self.board.ask(Asked::Barrier { mailbox });
+            match tokio::time::timeout_at(deadline, question.answer()).await {
+                Err(_) => return Err(late().await),
+                Ok(Ok(Reported::Barrier { captured })) => break captured,
+                Ok(Ok(_)) => {
+                    return Err(internal(&std::io::Error::other("the source gateway answered something else")));
+                }
+                // Its capture is just being started again.
+                Ok(Err(trouble)) if !trouble.fault => {
+                    self.stopped(mailbox).await?;
+                    if Instant::now() + LONGEST_PAUSE > deadline {
+                        return Err(late().await);
+                    }
+                    tokio::time::sleep(LONGEST_PAUSE).await;
+                }
+                Ok(Err(trouble)) => return Err(trouble),
+            }
+        };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let numbers = journal::numbers(&self.pool, mailbox).await.map_err(|error| internal(&error))?;
+            let Some(numbers) = numbers else { return Err(unprotected()) };
+            if numbers.applied >= captured {
+                return Ok(captured);
+            }
+            if Instant::now() >= deadline {
+                return Err(late().await);
+            }
+            self.applying.received(mailbox);
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// A mailbox that a person stopped reaches no barrier.
+    async fn stopped(&self, mailbox: MailboxId) -> Result<(), Trouble> {
+        let target = self.target(mailbox).await?;
+        if !target.stopped {
+            return Ok(());
+        }
+        Err(Trouble {
+            kind: "stopped".to_owned(),
+            reason: "the mailbox is paused or held".to_owned(),
+            remedy: "Resume it first.".to_owned(),
+            fault: true,
+        })
+    }
+
+    async fn target(&self, mailbox: MailboxId) -> Result<Target, Trouble> {
+        journal::target(&self.pool, mailbox).await.map_err(|error| internal(&error))?.ok_or_else(unprotected)
+    }
+
+    /// Why a barrier was not reached in time: what stands in the way, if something does.
+    async fn why_late(&self, mailbox: MailboxId) -> Trouble {
+        let known = mailbox::get(&self.pool, mailbox).await.ok().flatten();
+        let standing = known.and_then(|mailbox| serde_json::from_value::<Trouble>(mailbox.trouble?).ok());
+        let (reason, remedy) = match standing {
+            Some(trouble) => (trouble.reason, trouble.remedy),
+            None => (
+                "the time was up before everything was visible on the standby".to_owned(),
+                "Give it more time; `understudy status` shows how far it is.".to_owned(),
+            ),
+        };
+        Trouble { kind: "timeout".to_owned(), reason, remedy, fault: false }
+    }
+
+    async fn verifications(&self, run: &Run, request: &Request) -> Result<Value, Trouble> {
+        let mailboxes = self.mailboxes(run, request).await?;
+        let results: Vec<Value> = stream::iter(mailboxes)
+            .map(|(mailbox, address)| async move {
+                match self.verify(mailbox, request.deep).await {
+                    Ok(found) => json!({
+                        "address": address,
+                        "equal": found.differences.is_empty(),
+                        "messages": found.messages,
+                        "folders": found.folders,
+                        "differences": found.differences,
+                        "more": found.more,
+                        "detail": null,
+                    }),
+                    Err(trouble) => json!({
+                        "address": address,
+                        "equal": false,
+                        "messages": 0,
+                        "folders": 0,
+                        "differences": [],
+                        "more": 0,
+                        "detail": { "reason": trouble.reason, "remedy": trouble.remedy },
+                    }),
+                }
+            })
+            .buffered(VERIFICATIONS)
+            .collect()
+            .await;
+        Ok(json!({ "mailboxes": results }))
+    }
+
+    async fn verify(&self, mailbox: MailboxId, deep: bool) -> Result<crate::compare::Comparison, Trouble> {
+        let mut looks = 0;
+        loop {
+            looks += 1;
+            self.barrier(mailbox, Instant::now() + SETTLING).await?;
+            let target = self.target(mailbox).await?;
+            let found = verify(&self.pool, &self.board, &target, deep).await?;
+            if found.differences.is_empty() {
+                journal::verified(&self.pool, mailbox).await.map_err(|error| internal(&error))?;
+                return Ok(found);
+            }
+            let quiet = verify::is_settled(&self.pool, &target).await.map_err(|error| internal(&error))?;
+            if looks >= LOOKS || (quiet && looks > 1) {
+                return Ok(found);
+            }
+        }
+    }
+
+    async fn check(&self, run: &Run, request: &Request) -> Result<Value, Trouble> {
+        let stored = self.server(run).await?;
+        let definition = stored.definition;
+        let checked: Result<ServerCheck, Trouble> = match definition.role {
+            ServerRole::Standby => Ok(check(&definition, request.address.as_deref(), &[]).await),
+            ServerRole::Primary => {
+                let asked = Asked::Check { server: definition, address: request.address.clone() };
+                match self.ask(asked).await? {
+                    Reported::Check(check) => Ok(check),
+                    _ => Err(internal(&std::io::Error::other("the source gateway answered something else"))),
+                }
+            }
+        };
+        if let Some(server_id) = run.server_id {
+            server::record_check(&self.pool, server_id, &checked).await.map_err(|error| internal(&error))?;
+        }
+        serde_json::to_value(checked?).map_err(|error| internal(&error))
+    }
+
+    async fn discover(&self, run: &Run) -> Result<Value, Trouble> {
+        let stored = self.server(run).await?;
+        match self.ask(Asked::Discover { server: stored.definition }).await? {
+            Reported::Discover { users } => Ok(json!({ "users": users })),
+            _ => Err(internal(&std::io::Error::other("the source gateway answered something else"))),
+        }
+    }
+
+    async fn server(&self, run: &Run) -> Result<server::StoredServer, Trouble> {
+        let id = run.server_id.unwrap_or_default();
+        let stored = server::by_id(&self.pool, id).await.map_err(|error| internal(&error))?;
+        stored.ok_or_else(|| Trouble {
+            kind: "no_such_server".to_owned(),
+            reason: "the server was removed".to_owned(),
+            remedy: "Add it again.".to_owned(),
+            fault: true,
+        })
+    }
+
+    /// Asks the source gateway and waits a while.
+    async fn ask(&self, asked: Asked) -> Result<Reported, Trouble> {
+        let mut question = self.board.ask(asked);
+        tokio::time::timeout(PATIENCE, question.answer()).await.unwrap_or_else(|_| {
+            Err(Trouble {
+                kind: "timeout".to_owned(),
+                reason: "no source gateway answered".to_owned(),
+                remedy: "See that it runs and that the link is up: `understudy status`.".to_owned(),
+                fault: false,
+            })
+        })
+    }
+}
+
+fn unprotected() -> Trouble {
+    Trouble {
+        kind: "unprotected".to_owned(),
+        reason: "the mailbox is not protected any more".to_owned(),
+        remedy: "Protect it again.".to_owned(),
+        fault: true,
+    }
+}

@@ -1,0 +1,204 @@
+//! The content store: pack files, indexed in the database.
+//!
+//! Keeps true: a content is in the index only after its pack was synced; what is read has the length that was promised.
+//! A pack's tail that no row names is left by a crash and harmless.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use sqlx::PgPool;
+use understudy_database::content::{self, Place};
+use understudy_imap_session::ContentSource;
+use understudy_protocol::{ContentRef, Digest, TenantId};
+use understudy_replication::{
+    fidelity::Oddities,
+    pack::{self, PackWriter},
+};
+use uuid::Uuid;
+
+/// A pack is closed when it has grown past this, in bytes.
+const PACK_BYTES: u64 = 64 << 20;
+/// Packs kept open for the next shipment.
+const OPEN_PACKS: usize = 8;
+
+/// The content store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    pool: PgPool,
+    folder: Box<Path>,
+    open: Mutex<Vec<PackWriter>>,
+}
+
+impl Store {
+    pub(crate) fn open(pool: PgPool, folder: &Path) -> io::Result<Self> {
+        pack::create_folder(folder)?;
+        Ok(Self { shared: Arc::new(Shared { pool, folder: folder.into(), open: Mutex::default() }) })
+    }
+
+    /// A pack for one shipment; nobody else writes to it meanwhile.
+    pub(crate) fn begin(&self) -> io::Result<Receiving> {
+        let open = self.shared.open.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let pack = match open {
+            Some(pack) => pack,
+            None => PackWriter::create(&self.shared.folder.join(format!("{}.pack", Uuid::now_v7())))?,
+        };
+        let name = pack.path().file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        Ok(Receiving {
+            store: self.clone(),
+            start: pack.offset(),
+            pack: Some(pack),
+            name,
+            places: Vec::new(),
+            current: None,
+        })
+    }
+
+    fn give_back(&self, pack: PackWriter) {
+        let mut open = self.shared.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if pack.offset() < PACK_BYTES && open.len() < OPEN_PACKS {
+            open.push(pack);
+        }
+    }
+
+    /// These contents, ready to be read.
+    pub(crate) async fn contents(&self, tenant: TenantId, wanted: &[ContentRef]) -> anyhow::Result<Contents> {
+        let digests: Vec<Digest> = wanted.iter().map(|content| content.digest).collect();
+        let places = content::places(&self.shared.pool, tenant, &digests).await?;
+        let mut files: HashMap<String, Arc<File>> = HashMap::new();
+        let mut found = Vec::with_capacity(wanted.len());
+        for content in wanted {
+            let place = places.get(&content.digest).ok_or_else(|| anyhow::anyhow!(Missing(content.digest)))?;
+            let file = match files.get(&place.pack) {
+                Some(file) => file.clone(),
+                None => {
+                    let file = Arc::new(File::open(self.shared.folder.join(&place.pack)).map_err(|error| {
+                        anyhow::anyhow!(error).context(format!("could not open the pack {}", place.pack))
+                    })?);
+                    files.insert(place.pack.clone(), file.clone());
+                    file
+                }
+            };
+            found.push((file, place.offset, place.content.size));
+        }
+        Ok(Contents { oddities: vec![(0, Oddities::default()); found.len()], found, first: 0 })
+    }
+}
+
+/// A content that should be in the store is not.
+#[derive(Debug, thiserror::Error)]
+#[error("the content store lacks {0}")]
+pub(crate) struct Missing(pub(crate) Digest);
+
+/// Contents of one shipment on their way into a pack.
+pub(crate) struct Receiving {
+    store: Store,
+    start: u64,
+    pack: Option<PackWriter>,
+    name: String,
+    places: Vec<Place>,
+    current: Option<(ContentRef, u64, blake3::Hasher)>,
+}
+
+impl Receiving {
+    fn pack(&mut self) -> io::Result<&mut PackWriter> {
+        self.pack.as_mut().ok_or_else(|| io::Error::other("the pack is closed"))
+    }
+
+    /// The next content begins.
+    pub(crate) fn content(&mut self, content: ContentRef) -> io::Result<()> {
+        let offset = self.pack()?.offset();
+        self.current = Some((content, offset, blake3::Hasher::new()));
+        Ok(())
+    }
+
+    /// Its next bytes.
+    pub(crate) fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        if let Some((_, _, hasher)) = &mut self.current {
+            hasher.update(piece);
+        }
+        self.pack()?.write(piece)
+    }
+
+    /// It is whole; its digest must be the one announced.
+    pub(crate) fn end(&mut self) -> io::Result<()> {
+        let Some((content, offset, hasher)) = self.current.take() else { return Ok(()) };
+        if Digest::from(hasher.finalize()) != content.digest {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a content does not have the digest it came under"));
+        }
+        self.places.push(Place { content, pack: self.name.clone(), offset });
+        Ok(())
+    }
+
+    /// Makes everything durable; the places may be written to the index now.
+    pub(crate) async fn finish(mut self) -> io::Result<Vec<Place>> {
+        let places = std::mem::take(&mut self.places);
+        let Some(mut pack) = self.pack.take() else { return Ok(places) };
+        if !places.is_empty() {
+            pack =
+                tokio::task::spawn_blocking(move || pack.sync().map(|()| pack)).await.map_err(io::Error::other)??;
+        }
+        self.store.give_back(pack);
+        Ok(places)
+    }
+}
+
+/// A shipment that was given up leaves nothing.
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        if let Some(mut pack) = self.pack.take()
+            && pack.truncate(self.start).is_ok()
+        {
+            self.store.give_back(pack);
+        }
+    }
+}
+
+/// Contents to be read in the order in which they were asked for.
+pub(crate) struct Contents {
+    found: Vec<(Arc<File>, u64, u64)>,
+    /// How far each was looked through, and what was seen.
+    oddities: Vec<(u64, Oddities)>,
+    /// The content that index 0 of the next append means.
+    first: usize,
+}
+
+impl Contents {
+    /// From now on, index 0 is this content.
+    pub(crate) fn start_at(&mut self, first: usize) {
+        self.first = first;
+    }
+
+    /// Did this content, having been read, hold bytes that servers are known to alter?
+    pub(crate) fn is_odd(&self, index: usize) -> bool {
+        self.oddities.get(index).is_some_and(|(_, oddities)| oddities.found())
+    }
+}
+
+impl ContentSource for Contents {
+    async fn read(&mut self, index: usize, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let index = self.first + index;
+        let (file, start, size) = self.found.get(index).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let room = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(buffer.len());
+        let read = pack::read_at(file, start + offset, &mut buffer[..room])?;
+        if read == 0 && room > 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a pack is shorter than the index says"));
+        }
+        if let Some((seen, oddities)) = self.oddities.get_mut(index)
+            && *seen == offset
+        {
+            oddities.look(&buffer[..read]);
+            *seen += read as u64;
+        }
+        Ok(read)
+    }
+}

@@ -1,0 +1,133 @@
+//! Messages on the standby that no completed transaction put there: found, recognised by content, taken over.
+//!
+//! This is what makes an append safe to repeat: what a crash left behind is found again here, never appended again.
+
+use std::{collections::BTreeMap, io};
+
+use understudy_database::mirror::{self, Stray};
+use understudy_imap_session::{BodySink, FolderName};
+use understudy_protocol::{FolderId, MailboxId, Uid, UidSet};
+use understudy_replication::fidelity::BothDigests;
+
+use crate::standby::Standby;
+
+/// Bodies looked through at once.
+const SLICE: usize = 500;
+
+/// The messages of a standby folder from `from` on that the mirror does not know, with their digests.
+pub(crate) async fn find(
+    pool: &sqlx::PgPool,
+    standby: &mut Standby,
+    mailbox: MailboxId,
+    folder: FolderId,
+    name: &FolderName,
+    from: Uid,
+) -> anyhow::Result<Vec<Stray>> {
+    standby.select(name).await?;
+    let there = standby.session().uids(from).await?;
+    let mapped = mirror::mapped_standby_uids(pool, mailbox, folder, from).await?;
+    let unknown: Vec<Uid> = there.iter().filter(|&uid| !mapped.contains(uid)).collect();
+    let mut sink = StraySink { folder, current: None, found: Vec::new() };
+    for slice in unknown.chunks(SLICE) {
+        let uids: UidSet = slice.iter().copied().collect();
+        standby.session().bodies(&uids, &mut sink).await?;
+    }
+    if !sink.found.is_empty() {
+        tracing::info!(mailbox.id = %mailbox, folder.id = %folder, count = sink.found.len(),
+            "Found messages on the standby that the journal has not completed");
+    }
+    Ok(sink.found)
+}
+
+struct StraySink {
+    folder: FolderId,
+    current: Option<(Uid, BothDigests)>,
+    found: Vec<Stray>,
+}
+
+impl BodySink for StraySink {
+    fn start(&mut self, uid: Uid, _size: u64) -> io::Result<()> {
+        self.current = Some((uid, BothDigests::default()));
+        Ok(())
+    }
+
+    fn chunk(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some((_, digests)) = &mut self.current {
+            digests.update(bytes);
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        if let Some((uid, digests)) = self.current.take() {
+            let (digest, loose_digest, _) = digests.finish();
+            self.found.push(Stray { folder: self.folder, standby_uid: uid, digest, loose_digest });
+        }
+        Ok(())
+    }
+
+    fn missing(&mut self, _uid: Uid) {}
+}
+
+/// Strays of the folders a transaction touches, until additions take them over.
+#[derive(Default)]
+pub(crate) struct Strays {
+    folders: BTreeMap<FolderId, Vec<Stray>>,
+}
+
+impl Strays {
+    /// The strays known of a folder, read once.
+    pub(crate) async fn of(
+        &mut self,
+        pool: &sqlx::PgPool,
+        mailbox: MailboxId,
+        folder: FolderId,
+    ) -> anyhow::Result<&mut Vec<Stray>> {
+        if !self.folders.contains_key(&folder) {
+            let strays = mirror::strays(pool, mailbox, folder).await?;
+            self.folders.insert(folder, strays);
+        }
+        Ok(self.folders.entry(folder).or_default())
+    }
+
+    /// Strays found in this transaction, in a folder that had none.
+    pub(crate) fn found(&mut self, folder: FolderId, strays: Vec<Stray>) {
+        self.folders.insert(folder, strays);
+    }
+}
+
+/// Takes the stray with this content, if there is one: the oldest, exact before altered.
+pub(crate) fn take(strays: &mut Vec<Stray>, wanted: &Wanted) -> Option<(Stray, bool)> {
+    if let Some(at) = strays.iter().position(|stray| stray.digest == wanted.digest) {
+        return Some((strays.remove(at), true));
+    }
+    let loose = wanted.loose_digest?;
+    let at = strays.iter().position(|stray| stray.loose_digest == loose)?;
+    Some((strays.remove(at), false))
+}
+
+/// The content an addition wants.
+pub(crate) struct Wanted {
+    pub(crate) digest: understudy_protocol::Digest,
+    /// Known only where it was worth computing.
+    pub(crate) loose_digest: Option<understudy_protocol::Digest>,
+}
+
+/// The loose digest of a content in the store.
+pub(crate) async fn loose_digest(
+    contents: &mut crate::store::Contents,
+    index: usize,
+    size: u64,
+) -> io::Result<understudy_protocol::Digest> {
+    use understudy_imap_session::ContentSource;
+    let mut digests = BothDigests::default();
+    let mut buffer = vec![0; 64 << 10];
+    let mut offset = 0;
+    contents.start_at(0);
+    while offset < size {
+        let read = contents.read(index, offset, &mut buffer).await?;
+        digests.update(&buffer[..read]);
+        offset += read as u64;
+    }
+    Ok(digests.finish().1)
+}

@@ -1,0 +1,103 @@
+//! Answers to what the recovery site asks about a primary: what it holds, what it can do.
+
+use std::io;
+
+use bytes::Bytes;
+use reqwest::Body;
+use tokio::sync::mpsc;
+use understudy_imap_session::{Address, Error, Login, Session};
+use understudy_protocol::{
+    codec,
+    messages::{Assignment, InventoryFrame, Reported, Trouble},
+    server::{LoginMethod, Server},
+};
+use understudy_replication::{
+    inventory::{self, Frames},
+    trouble::explain,
+};
+use uuid::Uuid;
+
+use crate::link::Link;
+
+pub(crate) use understudy_replication::check::check;
+
+/// Frames listed ahead of the link.
+const FRAMES_AHEAD: usize = 4;
+
+/// Sends what the primary holds of a mailbox.
+pub(crate) async fn inventory(
+    link: &Link,
+    id: Uuid,
+    assignment: &Assignment,
+    server: &Server,
+    bodies: bool,
+) -> Result<Reported, Trouble> {
+    let (sender, receiver) = mpsc::channel(FRAMES_AHEAD);
+    let stream = futures_util::stream::unfold(receiver, |mut receiver: mpsc::Receiver<io::Result<Bytes>>| async move {
+        receiver.recv().await.map(|piece| (piece, receiver))
+    });
+    let listing = async {
+        let listed = list(assignment, server, bodies, Sender(sender.clone())).await;
+        if listed.is_err() {
+            // Breaks the request off: half a list must not look like a whole one.
+            let _ = sender.send(Err(io::Error::other("the listing failed"))).await;
+        }
+        drop(sender);
+        listed
+    };
+    let (listed, sent) = tokio::join!(listing, link.inventory(id, Body::wrap_stream(stream)));
+    listed.map_err(|error| explain(&server.name, &error))?;
+    sent.map_err(|error| Trouble {
+        kind: "link".to_owned(),
+        reason: format!("the list could not be sent: {error:#}"),
+        remedy: "Try again once the link is up.".to_owned(),
+        fault: false,
+    })?;
+    Ok(Reported::Inventory)
+}
+
+async fn list(assignment: &Assignment, server: &Server, bodies: bool, mut out: Sender) -> Result<(), Error> {
+    let address = Address::parse(&server.imap, server.ca_file.clone())?;
+    let login = Login::for_user(&server.login, &assignment.address).await?;
+    let mut session = Session::open(&address, &login).await?;
+    inventory::list(&mut session, bodies, &mut out).await?;
+    session.logout().await;
+    Ok(())
+}
+
+struct Sender(mpsc::Sender<io::Result<Bytes>>);
+
+impl Frames for Sender {
+    async fn frame(&mut self, frame: InventoryFrame) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        codec::encode_frame(&frame, &mut bytes).map_err(io::Error::other)?;
+        self.0.send(Ok(bytes.into())).await.map_err(|_| io::Error::other("the recovery gateway stopped listening"))
+    }
+}
+
+/// The users a primary serves, where the log-in tells.
+pub(crate) async fn discover(server: &Server) -> Result<Reported, Trouble> {
+    let cannot = |reason: String, remedy: &str| Trouble {
+        kind: "cannot_discover".to_owned(),
+        reason,
+        remedy: remedy.to_owned(),
+        fault: false,
+    };
+    let file = match (server.login.method, &server.login.password_file) {
+        (LoginMethod::Each, Some(file)) => file,
+        _ => {
+            return Err(cannot(
+                format!("{} cannot tell its users over IMAP", server.name),
+                "Give a list: `understudy mailbox protect --from-file USERS.csv`.",
+            ));
+        }
+    };
+    let text = tokio::fs::read_to_string(file).await.map_err(|error| {
+        cannot(
+            format!("{} could not be read: {error}", file.display()),
+            "Make the file readable for the source gateway.",
+        )
+    })?;
+    let users = text.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect();
+    Ok(Reported::Discover { users })
+}

@@ -1,0 +1,507 @@
+//! One look at a mailbox: what changed since the positions we hold, into the journal.
+//!
+//! In: a session that only reads. Out: transactions of bounded size, each committed with its positions.
+//! Keeps true: additions are written before any removal found in the same look, so that a moved message is never
+//! missing; a folder's MODSEQ moves only with the flags and removals it covers; a failed listing changes nothing.
+//! Not here: when to look (`tail`).
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use understudy_database::source::SourceFolder;
+use understudy_imap_session::{FolderStatus, Level, ListedFolder, Row, Sweep};
+use understudy_protocol::{Change, ContentRef, FolderId, FolderPath, FolderPosition, ModSeq, Uid, UidSet, UidValidity};
+use understudy_replication::folders::{self, Known, Seen};
+
+use crate::{
+    mailbox::{Gathering, Mailbox, new_folder},
+    watch::Reader,
+};
+
+/// How long first copies may keep a look from asking again what changed elsewhere.
+const SEED_SLICE: Duration = Duration::from_secs(1);
+/// How many UIDs a listing names at once.
+const LISTING_UIDS: usize = 2000;
+/// How many rows are compared at once where the server keeps no journal.
+const COMPARE_UIDS: usize = 10_000;
+
+/// What a look found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// At least one transaction was written.
+    pub(crate) something: bool,
+    /// Nothing that was there when the look began is left to capture.
+    pub(crate) complete: bool,
+    /// Messages the server counts in all folders.
+    pub(crate) messages: u64,
+}
+
+/// How thoroughly to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Folders whose counts say that they changed.
+    Changed,
+    /// Compare flags message by message where the server keeps no journal of them.
+    Everything,
+}
+
+/// Looks once at what `sweep` listed; `reader` opens the folders that changed.
+pub(crate) async fn look(
+    mailbox: &mut Mailbox,
+    sweep: &Sweep,
+    reader: &mut Reader,
+    depth: Depth,
+) -> anyhow::Result<Found> {
+    let mut look = Look {
+        gathering: mailbox.gather(),
+        mailbox,
+        reader,
+        late: Late::default(),
+        deadline: Instant::now() + SEED_SLICE,
+        something: false,
+        depth,
+    };
+    look.run(sweep).await
+}
+
+/// Where a listing leaves the folders.
+struct Listed<'a> {
+    folder: FolderId,
+    listed: &'a ListedFolder,
+    status: FolderStatus,
+}
+
+/// What goes into the journal after every addition has.
+#[derive(Default)]
+struct Late {
+    flags: Vec<(FolderId, Vec<(Uid, Vec<String>)>)>,
+    expunged: Vec<(FolderId, UidSet)>,
+    deleted: Vec<FolderId>,
+    /// HIGHESTMODSEQ at EXAMINE, covered once the above is written.
+    positions: BTreeMap<FolderId, ModSeq>,
+}
+
+impl Late {
+    fn removes(&self) -> bool {
+        !self.expunged.is_empty() || !self.deleted.is_empty()
+    }
+}
+
+struct Look<'a> {
+    mailbox: &'a mut Mailbox,
+    reader: &'a mut Reader,
+    gathering: Gathering,
+    late: Late,
+    deadline: Instant,
+    something: bool,
+    depth: Depth,
+}
+
+impl Look<'_> {
+    async fn run(&mut self, sweep: &Sweep) -> anyhow::Result<Found> {
+        let listed = self.take_structure(sweep)?;
+        let messages = listed.iter().map(|listed| u64::from(listed.status.messages)).sum();
+        let mut order: Vec<&Listed<'_>> = listed.iter().collect();
+        // Live changes before first copies; INBOX before the rest.
+        order.sort_by_key(|listed| {
+            let seeded = self.mailbox.folders.get(&listed.folder).is_some_and(|folder| folder.seeded);
+            (!seeded, !listed.listed.path.is_inbox(), listed.listed.path.clone())
+        });
+        let mut complete = true;
+        let mut live_complete = true;
+        for listed in order {
+            let seeded = self.mailbox.folders.get(&listed.folder).is_some_and(|folder| folder.seeded);
+            let done = self.look_at(listed).await?;
+            complete &= done;
+            live_complete &= done || !seeded;
+        }
+        // What a removal leaves behind may have arrived elsewhere after we listed that place.
+        if live_complete && self.late.removes() {
+            live_complete = self.look_again().await?;
+        }
+        if live_complete {
+            self.write_late();
+        } else {
+            complete = false;
+        }
+        self.commit().await?;
+        if complete {
+            self.mailbox.finish_seeding().await?;
+        }
+        Ok(Found { something: self.something, complete, messages })
+    }
+
+    async fn commit(&mut self) -> anyhow::Result<()> {
+        self.something |= self.mailbox.commit(&mut self.gathering).await?;
+        Ok(())
+    }
+
+    /// Folders created, renamed, deleted; subscriptions. Answers which folder each listed one is.
+    fn take_structure<'s>(&mut self, sweep: &'s Sweep) -> anyhow::Result<Vec<Listed<'s>>> {
+        anyhow::ensure!(sweep.folders.iter().any(|folder| folder.path.is_inbox()), NoInbox);
+        let known: Vec<Known> = self
+            .mailbox
+            .folders
+            .values()
+            .map(|folder| Known {
+                folder: folder.folder,
+                path: folder.path.clone(),
+                identity: folder.identity.clone(),
+                uid_validity: folder.position.uid_validity,
+                selectable: folder.selectable,
+            })
+            .collect();
+        let by_path: BTreeMap<&FolderPath, &Known> = known.iter().map(|known| (&known.path, known)).collect();
+        let mut listed: Vec<&ListedFolder> = Vec::new();
+        let mut seen: Vec<Seen> = Vec::new();
+        for folder in &sweep.folders {
+            let Some(seen_folder) = see(folder, by_path.get(&folder.path).copied()) else { continue };
+            listed.push(folder);
+            seen.push(seen_folder);
+        }
+        let changes = folders::reconcile(&known, &seen, self.mailbox.next_folder);
+        self.mailbox.next_folder = changes.next_folder;
+        self.late.deleted = changes.deleted;
+        for change in changes.changes {
+            if let Change::FolderCreated { folder, path, uid_validity, special_use, selectable } = &change {
+                let fresh = new_folder(*folder, path.clone(), None, *uid_validity, special_use.clone(), *selectable);
+                self.mailbox.folders.insert(*folder, fresh);
+                self.gathering.touch(*folder);
+            }
+            if let Change::FolderRenamed { folder, path } = &change {
+                self.rename(*folder, path);
+            }
+            self.gathering.folder_change(change);
+        }
+        for (id, seen) in changes.folders.iter().zip(&seen) {
+            let Some(folder) = self.mailbox.folders.get_mut(id) else { continue };
+            if seen.identity.is_some() && folder.identity != seen.identity {
+                folder.identity = seen.identity.clone();
+                self.gathering.touch(*id);
+            }
+        }
+        self.take_subscriptions(sweep);
+        Ok(changes
+            .folders
+            .into_iter()
+            .zip(listed)
+            .filter_map(|(folder, listed)| Some(Listed { folder, listed, status: listed.status.clone()? }))
+            .collect())
+    }
+
+    /// Renames a folder and those below it, as the other side will.
+    fn rename(&mut self, folder: FolderId, to: &FolderPath) {
+        let mut tree: BTreeMap<FolderId, FolderPath> =
+            self.mailbox.folders.values().map(|folder| (folder.folder, folder.path.clone())).collect();
+        let Some(from) = tree.get(&folder).cloned() else { return };
+        folders::rebase(&mut tree, &from, to);
+        for (id, path) in tree {
+            if self.mailbox.folders.get(&id).is_some_and(|folder| folder.path != path) {
+                self.update(id, |folder| folder.path = path);
+            }
+        }
+    }
+
+    fn take_subscriptions(&mut self, sweep: &Sweep) {
+        let subscribed: BTreeSet<FolderPath> = sweep.subscriptions.iter().cloned().collect();
+        for path in subscribed.difference(&self.mailbox.subscriptions) {
+            self.gathering.subscription(path.clone(), true);
+        }
+        for path in self.mailbox.subscriptions.difference(&subscribed) {
+            self.gathering.subscription(path.clone(), false);
+        }
+        self.mailbox.subscriptions = subscribed;
+    }
+
+    /// Captures what changed in one folder. Answers whether nothing is left of it.
+    async fn look_at(&mut self, listed: &Listed<'_>) -> anyhow::Result<bool> {
+        let Some(folder) = self.mailbox.folders.get(&listed.folder) else { return Ok(true) };
+        let (position, status) = (folder.position, &listed.status);
+        let journalled = self.reader.level() != Level::None;
+        let unchanged = folder.seeded
+            && status.uid_validity == position.uid_validity
+            && status.mod_seq == position.mod_seq
+            && status.uid_next == position.uid_next
+            && u64::from(status.messages) == folder.messages
+            && (journalled || self.depth == Depth::Changed);
+        if unchanged {
+            return Ok(true);
+        }
+        if !folder.seeded && Instant::now() >= self.deadline {
+            return Ok(false);
+        }
+        let Some(selected) = self.reader.session().await?.examine(&listed.listed.name).await? else {
+            // Gone or renamed since the listing: the next one says what became of it.
+            return Ok(false);
+        };
+        if selected.uid_validity != position.uid_validity {
+            return Ok(false);
+        }
+        let below = position.uid_next;
+        if below == Uid(1) {
+            // Nothing captured yet, so nothing can have changed behind this MODSEQ.
+            self.update(listed.folder, |folder| folder.position.mod_seq = selected.mod_seq);
+        }
+        let counted = folder_messages(self.mailbox, listed.folder);
+        let added = if selected.uid_next == Uid(0) || selected.uid_next > below {
+            let (added, done) = self.add_from(listed.folder, below).await?;
+            if !done {
+                return Ok(false);
+            }
+            added
+        } else {
+            0
+        };
+        self.update(listed.folder, |folder| {
+            folder.seeded = true;
+            folder.position.uid_next = folder.position.uid_next.max(selected.uid_next);
+        });
+        if below == Uid(1) {
+            return Ok(true);
+        }
+        let expected = counted + added;
+        let position = folder_position(self.mailbox, listed.folder);
+        if !journalled {
+            self.compare(listed.folder, below).await?;
+        } else if selected.mod_seq < position.mod_seq {
+            // The server lost its index (RFC 7162 §3.1.2.2 aside, measured on Dovecot): its journal is another one now.
+            tracing::warn!(mailbox.id = %self.mailbox.id, folder.id = %listed.folder, "The server's journal went back; comparing");
+            self.compare(listed.folder, below).await?;
+        } else if selected.mod_seq == position.mod_seq {
+            if u64::from(selected.exists) != expected {
+                self.compare(listed.folder, below).await?;
+            }
+        } else {
+            let changes = self.reader.session().await?.changes(below, position.mod_seq).await?;
+            let vanished = changes.vanished;
+            self.late_flags(listed.folder, changes.flags);
+            if self.reader.level() == Level::Condstore {
+                if u64::from(selected.exists) != expected {
+                    self.compare_uids(listed.folder, below).await?;
+                }
+            } else {
+                self.late_expunged(listed.folder, vanished);
+            }
+        }
+        self.late.positions.insert(listed.folder, selected.mod_seq);
+        Ok(true)
+    }
+
+    fn late_flags(&mut self, folder: FolderId, changed: Vec<(Uid, Vec<String>)>) {
+        if !changed.is_empty() {
+            self.late.flags.push((folder, changed));
+        }
+    }
+
+    fn late_expunged(&mut self, folder: FolderId, uids: UidSet) {
+        if !uids.is_empty() {
+            self.late.expunged.push((folder, uids));
+        }
+    }
+
+    fn update(&mut self, folder: FolderId, change: impl FnOnce(&mut SourceFolder)) {
+        if let Some(known) = self.mailbox.folders.get_mut(&folder) {
+            change(known);
+            self.gathering.touch(folder);
+        }
+    }
+
+    /// Captures every message from `from` on, in the open folder. Answers how many, and whether all of them.
+    async fn add_from(&mut self, folder: FolderId, from: Uid) -> anyhow::Result<(u64, bool)> {
+        let uids = self.reader.session().await?.uids(from).await?;
+        let seeded = self.mailbox.folders.get(&folder).is_some_and(|folder| folder.seeded);
+        self.add(folder, &uids, !seeded).await
+    }
+
+    /// Captures these messages of the open folder, in order of UID.
+    async fn add(&mut self, folder: FolderId, uids: &UidSet, may_stop: bool) -> anyhow::Result<(u64, bool)> {
+        let mut added = 0;
+        let all: Vec<Uid> = uids.iter().collect();
+        for slice in all.chunks(LISTING_UIDS) {
+            let rows = self.reader.session().await?.rows(&slice.iter().copied().collect()).await?;
+            let identities: Vec<String> = rows.iter().filter_map(|row| row.identity.clone()).collect();
+            let known = self.mailbox.known_identities(&identities).await?;
+            let mut rest = &rows[..];
+            while !rest.is_empty() {
+                let fits = self.fitting(rest);
+                let (now, later) = rest.split_at(fits);
+                added += self.add_rows(folder, now, &known).await?;
+                let next = now.last().map_or(Uid(0), |row| Uid(row.uid.0.saturating_add(1)));
+                self.update(folder, |folder| folder.position.uid_next = folder.position.uid_next.max(next));
+                rest = later;
+                if self.gathering.is_full() {
+                    self.commit().await?;
+                    if may_stop && Instant::now() >= self.deadline {
+                        return Ok((added, uids.last().is_none_or(|last| last < next)));
+                    }
+                }
+            }
+        }
+        Ok((added, true))
+    }
+
+    /// How many of these rows go into the transaction at hand; at least one.
+    fn fitting(&self, rows: &[Row]) -> usize {
+        let mut room = self.gathering.room();
+        let fits = rows
+            .iter()
+            .take(self.gathering.room_for_messages())
+            .take_while(|row| {
+                let fits = room >= row.size;
+                room = room.saturating_sub(row.size);
+                fits
+            })
+            .count();
+        fits.max(1)
+    }
+
+    /// Captures these rows, fetching the bodies that nobody has yet.
+    async fn add_rows(
+        &mut self,
+        folder: FolderId,
+        rows: &[Row],
+        known: &HashMap<String, ContentRef>,
+    ) -> anyhow::Result<u64> {
+        let identified = |row: &Row| row.identity.as_ref().and_then(|identity| known.get(identity)).copied();
+        let wanted: UidSet = rows.iter().filter(|row| identified(row).is_none()).map(|row| row.uid).collect();
+        let mut bodies = BTreeMap::new();
+        if !wanted.is_empty() {
+            self.reader.session().await?.bodies(&wanted, &mut self.gathering.spooling).await?;
+            let (arrived, missing) = self.gathering.spooling.take_arrived();
+            if !missing.is_empty() {
+                tracing::debug!(mailbox.id = %self.mailbox.id, count = missing.len(), "Messages vanished before they were captured");
+            }
+            let digests: Vec<_> = arrived.iter().map(|(_, content)| content.digest).collect();
+            let had = self.mailbox.known_digests(&digests).await?;
+            self.gathering.spooling.disregard(&had);
+            bodies.extend(arrived);
+        }
+        let mut added = 0;
+        for row in rows {
+            // A message without a body any more is gone: its removal, if anyone saw it, names an unknown UID.
+            if let Some(content) = identified(row).or_else(|| bodies.get(&row.uid).copied()) {
+                self.gathering.add(folder, row, content);
+                added += 1;
+            }
+        }
+        Ok(added)
+    }
+
+    /// Compares all flags below `below` in the open folder with those remembered; finds removals and additions too.
+    async fn compare(&mut self, folder: FolderId, below: Uid) -> anyhow::Result<()> {
+        let there: Vec<Uid> =
+            self.reader.session().await?.uids(Uid(1)).await?.iter().filter(|&uid| uid < below).collect();
+        let mut changed = Vec::new();
+        for slice in there.chunks(COMPARE_UIDS) {
+            let (Some(&low), Some(&high)) = (slice.first(), slice.last()) else { continue };
+            let set: UidSet = slice.iter().copied().collect();
+            let listed = self.reader.session().await?.flags(&set).await?;
+            let known: BTreeMap<Uid, Vec<String>> =
+                self.mailbox.flags_between(folder, low, high).await?.into_iter().collect();
+            changed
+                .extend(listed.into_iter().filter(|(uid, flags)| known.get(uid).is_some_and(|known| known != flags)));
+        }
+        self.late_flags(folder, changed);
+        self.compare_with(folder, below, there.into_iter().collect()).await
+    }
+
+    /// Finds what was removed, where the server does not say (CONDSTORE without QRESYNC).
+    async fn compare_uids(&mut self, folder: FolderId, below: Uid) -> anyhow::Result<()> {
+        let there = self.reader.session().await?.uids(Uid(1)).await?.iter().filter(|&uid| uid < below).collect();
+        self.compare_with(folder, below, there).await
+    }
+
+    async fn compare_with(&mut self, folder: FolderId, below: Uid, there: UidSet) -> anyhow::Result<()> {
+        let known = self.mailbox.known_uids(folder).await?;
+        self.late_expunged(folder, known.iter().filter(|&uid| uid < below && !there.contains(uid)).collect());
+        let fresh: UidSet = there.iter().filter(|&uid| !known.contains(uid)).collect();
+        if !fresh.is_empty() {
+            self.add(folder, &fresh, false).await?;
+        }
+        Ok(())
+    }
+
+    /// Lists everything once more and captures additions only. Answers whether removals may be written now.
+    async fn look_again(&mut self) -> anyhow::Result<bool> {
+        let sweep = self.reader.session().await?.sweep().await?;
+        let by_path: BTreeMap<&FolderPath, FolderId> =
+            self.mailbox.folders.values().map(|folder| (&folder.path, folder.folder)).collect();
+        let mut targets = Vec::new();
+        for listed in &sweep.folders {
+            let (Some(status), selectable) = (&listed.status, listed.selectable) else { continue };
+            match by_path.get(&listed.path) {
+                Some(&folder) if folder_position(self.mailbox, folder).uid_validity == status.uid_validity => {
+                    if status.uid_next > folder_position(self.mailbox, folder).uid_next {
+                        targets.push((folder, listed.name.clone()));
+                    }
+                }
+                // A folder that is new since: what was removed may have gone there.
+                _ if selectable => return Ok(false),
+                _ => {}
+            }
+        }
+        for (folder, name) in targets {
+            if !self.mailbox.folders.get(&folder).is_some_and(|folder| folder.seeded) {
+                continue;
+            }
+            let Some(selected) = self.reader.session().await?.examine(&name).await? else { return Ok(false) };
+            let position = folder_position(self.mailbox, folder);
+            if selected.uid_validity != position.uid_validity {
+                return Ok(false);
+            }
+            self.add_from(folder, position.uid_next).await?;
+        }
+        Ok(true)
+    }
+
+    fn write_late(&mut self) {
+        let late = std::mem::take(&mut self.late);
+        for (folder, changed) in late.flags {
+            self.gathering.set_flags(folder, changed);
+        }
+        for (folder, uids) in late.expunged {
+            self.gathering.expunge(folder, uids);
+        }
+        for (folder, mod_seq) in late.positions {
+            self.update(folder, |folder| folder.position.mod_seq = mod_seq);
+        }
+        for folder in late.deleted {
+            self.mailbox.folders.remove(&folder);
+            self.gathering.delete_folder(folder);
+        }
+    }
+}
+
+/// The log-in sees no INBOX.
+#[derive(Debug, thiserror::Error)]
+#[error("the listing has no INBOX")]
+pub(crate) struct NoInbox;
+
+/// A listed folder as a listing shows it; `None` when it can't be told just now and was not known before.
+fn see(folder: &ListedFolder, known: Option<&Known>) -> Option<Seen> {
+    let (uid_validity, identity) = match (&folder.status, folder.selectable, known) {
+        (Some(status), true, _) => (status.uid_validity, folder.identity.clone()),
+        (_, false, _) => (UidValidity(0), None),
+        // Its STATUS failed: it is what it was.
+        (None, true, Some(known)) => (known.uid_validity, known.identity.clone()),
+        (None, true, None) => return None,
+    };
+    Some(Seen {
+        path: folder.path.clone(),
+        identity,
+        uid_validity,
+        special_use: folder.special_use.clone(),
+        selectable: folder.selectable,
+    })
+}
+
+fn folder_position(mailbox: &Mailbox, folder: FolderId) -> FolderPosition {
+    mailbox.folders.get(&folder).map(|folder| folder.position).unwrap_or_default()
+}
+
+fn folder_messages(mailbox: &Mailbox, folder: FolderId) -> u64 {
+    mailbox.folders.get(&folder).map_or(0, |folder| folder.messages)
+}

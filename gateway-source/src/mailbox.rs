@@ -1,0 +1,355 @@
+//! What the source gateway remembers of one mailbox, and the transaction it is gathering.
+//!
+//! Keeps true: what is in memory is what the database holds plus the changes gathered; after any error it is dropped
+//! and read anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use sqlx::PgPool;
+use understudy_database::source::{self, Captured, SourceFolder, SourceMessage};
+use understudy_imap_session::Row;
+use understudy_protocol::{
+    AddedMessage, Change, ContentRef, Digest, Direction, Epoch, FolderId, FolderPath, FolderPosition, MailboxId,
+    Position, Seq, TenantId, Transaction, Uid, UidSet, UidValidity,
+    messages::{Known, SeedProgress},
+};
+
+use crate::{
+    link::Link,
+    spool::{Spool, Spooling},
+};
+
+/// A transaction is closed when it holds this much content, in bytes, …
+const TRANSACTION_BYTES: u64 = 8 << 20;
+/// … or this many additions.
+const TRANSACTION_ADDITIONS: usize = 500;
+
+/// One protected mailbox as last captured.
+pub(crate) struct Mailbox {
+    pub(crate) id: MailboxId,
+    tenant: TenantId,
+    pub(crate) epoch: Epoch,
+    pub(crate) captured: Seq,
+    pub(crate) seeded: bool,
+    pub(crate) next_folder: FolderId,
+    pub(crate) folders: BTreeMap<FolderId, SourceFolder>,
+    pub(crate) subscriptions: BTreeSet<FolderPath>,
+    pool: PgPool,
+    spool: Spool,
+}
+
+impl Mailbox {
+    /// Reads what is remembered; when the recovery site holds another journal than ours, ours is rebuilt from its.
+    pub(crate) async fn open(
+        pool: &PgPool,
+        spool: &Spool,
+        link: &Link,
+        id: MailboxId,
+        tenant: TenantId,
+        epoch: Epoch,
+        received: Seq,
+    ) -> anyhow::Result<Self> {
+        let mut journal = source::open(pool, id, tenant, epoch).await?;
+        // Ours lacks what was received, or what we dropped as received is gone there: the receiver's word is final.
+        if journal.captured < received || journal.received > received {
+            tracing::warn!(mailbox.id = %id, captured = %journal.captured, received = %received,
+                "Rebuilding this mailbox's journal from what the recovery site holds");
+            journal = rebuild(pool, spool, link, id, tenant).await?;
+        }
+        let folders = source::folders(pool, id).await?;
+        Ok(Self {
+            id,
+            tenant,
+            epoch: journal.epoch,
+            captured: journal.captured,
+            seeded: journal.seeded,
+            next_folder: journal.next_folder,
+            folders: folders.into_iter().map(|folder| (folder.folder, folder)).collect(),
+            subscriptions: source::subscriptions(pool, id).await?.into_iter().collect(),
+            pool: pool.clone(),
+            spool: spool.clone(),
+        })
+    }
+
+    /// How much has been captured of `total` messages.
+    pub(crate) fn progress(&self, total: u64) -> SeedProgress {
+        let messages: u64 = self.folders.values().map(|folder| folder.messages).sum();
+        let bytes: u64 = self.folders.values().map(|folder| folder.bytes).sum();
+        let total = total.max(messages);
+        SeedProgress {
+            messages_done: messages,
+            messages_total: total,
+            bytes_done: bytes,
+            bytes_total: if messages == total { bytes } else { 0 },
+        }
+    }
+
+    /// Content already captured under these identities.
+    pub(crate) async fn known_identities(
+        &self,
+        identities: &[String],
+    ) -> anyhow::Result<std::collections::HashMap<String, ContentRef>> {
+        if identities.is_empty() {
+            return Ok(std::collections::HashMap::new());
+        }
+        Ok(source::by_identity(&self.pool, self.id, identities).await?)
+    }
+
+    pub(crate) async fn known_digests(&self, digests: &[Digest]) -> anyhow::Result<Vec<Digest>> {
+        Ok(source::known_digests(&self.pool, self.id, digests).await?)
+    }
+
+    pub(crate) async fn flags_between(
+        &self,
+        folder: FolderId,
+        low: Uid,
+        high: Uid,
+    ) -> anyhow::Result<Vec<(Uid, Vec<String>)>> {
+        Ok(source::message_flags(&self.pool, self.id, folder, low, high).await?)
+    }
+
+    pub(crate) async fn known_uids(&self, folder: FolderId) -> anyhow::Result<UidSet> {
+        Ok(source::message_uids(&self.pool, self.id, folder).await?)
+    }
+
+    /// Starts gathering the changes of one look.
+    pub(crate) fn gather(&self) -> Gathering {
+        Gathering::new(&self.spool)
+    }
+
+    /// Writes what was gathered as the next transaction, with the positions of the folders it touched. Answers whether
+    /// there was anything to write.
+    pub(crate) async fn commit(&mut self, gathering: &mut Gathering) -> anyhow::Result<bool> {
+        let gathered = std::mem::replace(gathering, Gathering::new(&self.spool));
+        let touched: Vec<SourceFolder> =
+            gathered.touched.iter().filter_map(|folder| self.folders.get(folder).cloned()).collect();
+        if gathered.changes.is_empty() {
+            if !touched.is_empty() {
+                let mut db = self.pool.begin().await?;
+                source::move_on(&mut db, self.id, &touched).await?;
+                db.commit().await?;
+            }
+            return Ok(false);
+        }
+        let (contents, spooled) = gathered.spooling.finish().await.context("could not write to the spool folder")?;
+        let positions = touched.iter().map(|folder| (folder.folder, folder.position)).collect();
+        let captured = Captured {
+            transaction: Transaction {
+                mailbox: self.id,
+                direction: Direction::Outbound,
+                seq: self.captured.next(),
+                epoch: self.epoch,
+                seed: !self.seeded,
+                captured_at: gathered.started_at,
+                changes: gathered.changes,
+                position: Position { folders: positions },
+            },
+            contents,
+            spooled,
+            folders: touched,
+            deleted: gathered.deleted,
+            added: gathered.added,
+            flags: gathered.flags,
+            expunged: gathered.expunged,
+            subscribed: gathered.subscribed,
+            unsubscribed: gathered.unsubscribed,
+            next_folder: self.next_folder,
+        };
+        let mut db = self.pool.begin().await?;
+        let gained = source::capture(&mut db, &captured).await?;
+        db.commit().await?;
+        self.captured = captured.transaction.seq;
+        for (folder, gained) in gained {
+            if let Some(folder) = self.folders.get_mut(&folder) {
+                folder.messages = folder.messages.saturating_add_signed(gained.messages);
+                folder.bytes = folder.bytes.saturating_add_signed(gained.bytes);
+            }
+        }
+        metrics::counter!("understudy_transactions_captured_total").increment(1);
+        tracing::debug!(mailbox.id = %self.id, txn.seq = %self.captured, changes = captured.transaction.changes.len(),
+            "Captured transaction {}", self.captured);
+        Ok(true)
+    }
+
+    /// Everything that was there at first has been captured.
+    pub(crate) async fn finish_seeding(&mut self) -> anyhow::Result<()> {
+        if !self.seeded {
+            source::seeded(&self.pool, self.id).await?;
+            self.seeded = true;
+            tracing::info!(mailbox.id = %self.id, txn.seq = %self.captured, "Captured the first full copy");
+        }
+        Ok(())
+    }
+
+    pub(crate) fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+}
+
+/// Replaces our journal of a mailbox by what the recovery site knows.
+async fn rebuild(
+    pool: &PgPool,
+    spool: &Spool,
+    link: &Link,
+    id: MailboxId,
+    tenant: TenantId,
+) -> anyhow::Result<source::SourceMailbox> {
+    let mut frames = link.known(id).await?;
+    let Known::Start { received, epoch, subscriptions } = frames.next().await? else {
+        anyhow::bail!("the recovery gateway began its answer in the middle");
+    };
+    let mut db = pool.begin().await?;
+    let files = source::forget(&mut db, id).await?;
+    source::open(&mut *db, id, tenant, epoch).await?;
+    let mut current = None;
+    let mut next_folder = FolderId(1);
+    loop {
+        match frames.next().await? {
+            Known::Start { .. } => anyhow::bail!("the recovery gateway began its answer twice"),
+            Known::Folder { folder, path, special_use, selectable, position, .. } => {
+                // Whether it was whole is not known: the next look finds what lacks.
+                let known = SourceFolder {
+                    position,
+                    ..new_folder(folder, path, None, position.uid_validity, special_use, selectable)
+                };
+                source::move_on(&mut db, id, &[known]).await?;
+                current = Some(folder);
+                next_folder = next_folder.max(FolderId(folder.0 + 1));
+            }
+            Known::Messages(messages) => {
+                let folder = current.context("the recovery gateway sent messages of no folder")?;
+                source::rebuild_messages(&mut db, id, folder, &messages).await?;
+            }
+            Known::End => break,
+        }
+    }
+    source::rebuild(&mut db, id, received, next_folder, &subscriptions).await?;
+    let journal = source::open(&mut *db, id, tenant, epoch).await?;
+    db.commit().await?;
+    spool.remove(&files);
+    Ok(journal)
+}
+
+/// The changes of one look, until they are written.
+pub(crate) struct Gathering {
+    started_at: DateTime<Utc>,
+    changes: Vec<Change>,
+    touched: BTreeSet<FolderId>,
+    deleted: Vec<FolderId>,
+    added: Vec<SourceMessage>,
+    flags: Vec<(FolderId, Uid, Vec<String>)>,
+    expunged: Vec<(FolderId, UidSet)>,
+    subscribed: Vec<FolderPath>,
+    unsubscribed: Vec<FolderPath>,
+    pub(crate) spooling: Spooling,
+}
+
+impl Gathering {
+    fn new(spool: &Spool) -> Self {
+        Self {
+            started_at: Utc::now(),
+            changes: Vec::new(),
+            touched: BTreeSet::new(),
+            deleted: Vec::new(),
+            added: Vec::new(),
+            flags: Vec::new(),
+            expunged: Vec::new(),
+            subscribed: Vec::new(),
+            unsubscribed: Vec::new(),
+            spooling: spool.begin(),
+        }
+    }
+
+    /// Is it time to write?
+    pub(crate) fn is_full(&self) -> bool {
+        self.added.len() >= TRANSACTION_ADDITIONS || self.spooling.bytes() >= TRANSACTION_BYTES
+    }
+
+    /// How much more content fits, in bytes.
+    pub(crate) fn room(&self) -> u64 {
+        TRANSACTION_BYTES.saturating_sub(self.spooling.bytes())
+    }
+
+    /// How many more additions fit.
+    pub(crate) fn room_for_messages(&self) -> usize {
+        TRANSACTION_ADDITIONS.saturating_sub(self.added.len())
+    }
+
+    /// This folder's position or name moved.
+    pub(crate) fn touch(&mut self, folder: FolderId) {
+        self.touched.insert(folder);
+    }
+
+    pub(crate) fn folder_change(&mut self, change: Change) {
+        self.changes.push(change);
+    }
+
+    pub(crate) fn subscription(&mut self, path: FolderPath, subscribed: bool) {
+        let list = if subscribed { &mut self.subscribed } else { &mut self.unsubscribed };
+        list.push(path.clone());
+        self.changes.push(Change::SubscriptionChanged { path, subscribed });
+    }
+
+    pub(crate) fn add(&mut self, folder: FolderId, row: &Row, content: ContentRef) {
+        self.changes.push(Change::MessageAdded(AddedMessage {
+            folder,
+            uid: row.uid,
+            flags: row.flags.clone(),
+            internal_date: row.internal_date.clone(),
+            content,
+        }));
+        self.added.push(SourceMessage {
+            folder,
+            uid: row.uid,
+            identity: row.identity.clone(),
+            content,
+            flags: row.flags.clone(),
+        });
+    }
+
+    /// These messages have these flags now; messages with equal flags travel as one change.
+    pub(crate) fn set_flags(&mut self, folder: FolderId, changed: Vec<(Uid, Vec<String>)>) {
+        let mut groups: BTreeMap<Vec<String>, UidSet> = BTreeMap::new();
+        for (uid, flags) in changed {
+            groups.entry(flags.clone()).or_default().insert(uid);
+            self.flags.push((folder, uid, flags));
+        }
+        self.changes.extend(groups.into_iter().map(|(flags, uids)| Change::FlagsSet { folder, uids, flags }));
+    }
+
+    pub(crate) fn expunge(&mut self, folder: FolderId, uids: UidSet) {
+        self.changes.push(Change::MessagesExpunged { folder, uids: uids.clone() });
+        self.expunged.push((folder, uids));
+    }
+
+    pub(crate) fn delete_folder(&mut self, folder: FolderId) {
+        self.changes.push(Change::FolderDeleted { folder });
+        self.deleted.push(folder);
+        self.touched.remove(&folder);
+    }
+}
+
+/// A folder nothing is known of yet but that it is there.
+pub(crate) fn new_folder(
+    folder: FolderId,
+    path: FolderPath,
+    identity: Option<String>,
+    uid_validity: UidValidity,
+    special_use: Vec<String>,
+    selectable: bool,
+) -> SourceFolder {
+    SourceFolder {
+        folder,
+        path,
+        identity,
+        position: FolderPosition { uid_validity, uid_next: Uid(1), ..FolderPosition::default() },
+        special_use,
+        selectable,
+        messages: 0,
+        bytes: 0,
+        // A level without messages has nothing to seed.
+        seeded: !selectable,
+    }
+}

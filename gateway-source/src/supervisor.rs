@@ -1,0 +1,422 @@
+//! Keeps one tail running for every mailbox the recovery site assigned, and talks to it all the while.
+//!
+//! In: directives. Out: heartbeats with reports; answers to what was asked.
+//! Keeps true: the directives are complete, so what they do not name is stopped and forgotten.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use chrono::Utc;
+use sqlx::PgPool;
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    task::JoinHandle,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use understudy_database::source;
+use understudy_protocol::{
+    MailboxId, Seq,
+    messages::{
+        Asked, Assignment, Directives, Heartbeat, Hello, LINK_VERSION, MailboxReport, Report, Reported, Request,
+        Trouble,
+    },
+    server::Server,
+};
+use uuid::Uuid;
+
+use crate::{
+    inquiry,
+    link::Link,
+    shipper::ShipperHandle,
+    spool::Spool,
+    tail::{BarrierAnswer, Tail},
+};
+
+/// The shared heartbeat of an idle link.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// Reports are gathered this long before they are sent.
+const REPORT_PAUSE: Duration = Duration::from_millis(100);
+/// The first wait after the link failed, …
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+/// … doubled up to this.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(3);
+/// Barriers of one mailbox that may wait for its next look.
+const BARRIERS: usize = 64;
+
+/// How every mailbox fares, until the recovery site has been told. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Reports {
+    shared: Arc<SharedReports>,
+}
+
+#[derive(Default)]
+struct SharedReports {
+    state: Mutex<ReportState>,
+    news: Notify,
+}
+
+#[derive(Default)]
+struct ReportState {
+    unsent: HashMap<MailboxId, MailboxReport>,
+    last: HashMap<MailboxId, MailboxReport>,
+}
+
+impl Reports {
+    pub(crate) fn put(&self, report: MailboxReport) {
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.last.insert(report.mailbox, report.clone());
+        state.unsent.insert(report.mailbox, report);
+        drop(state);
+        self.shared.news.notify_one();
+    }
+
+    /// Something stands in the way of this mailbox.
+    pub(crate) fn trouble(&self, mailbox: MailboxId, trouble: Trouble) {
+        let last = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).last.get(&mailbox).cloned();
+        let mut report = last.unwrap_or(MailboxReport {
+            mailbox,
+            captured: Seq(0),
+            capability: String::new(),
+            progress: understudy_protocol::messages::SeedProgress::default(),
+            seeded: false,
+            swept_at: None,
+            trouble: None,
+        });
+        report.trouble = Some(trouble);
+        self.put(report);
+    }
+
+    /// Everything a recovery gateway that has forgotten us must hear again.
+    fn repeat(&self) {
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = state.last.clone();
+        for (mailbox, report) in last {
+            state.unsent.entry(mailbox).or_insert(report);
+        }
+        drop(state);
+        self.shared.news.notify_one();
+    }
+
+    fn forget(&self, mailbox: MailboxId) {
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.last.remove(&mailbox);
+        state.unsent.remove(&mailbox);
+    }
+
+    async fn news(&self) {
+        self.shared.news.notified().await;
+    }
+
+    fn take(&self) -> Vec<MailboxReport> {
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut state.unsent).into_values().collect()
+    }
+
+    /// Could not be sent: newer ones win.
+    fn put_back(&self, reports: Vec<MailboxReport>) {
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        for report in reports {
+            state.unsent.entry(report.mailbox).or_insert(report);
+        }
+    }
+}
+
+/// A running tail.
+struct Running {
+    assignment: Assignment,
+    server: Server,
+    barriers: mpsc::Sender<BarrierAnswer>,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// Owns every tail.
+pub(crate) struct Supervisor {
+    pool: PgPool,
+    link: Link,
+    spool: Spool,
+    shipper: ShipperHandle,
+    mask: Vec<String>,
+    reports: Reports,
+    gateway: Uuid,
+    running: HashMap<MailboxId, Running>,
+    answering: HashSet<Uuid>,
+    tasks: TaskTracker,
+}
+
+impl Supervisor {
+    pub(crate) fn new(pool: PgPool, link: Link, spool: Spool, shipper: ShipperHandle, mask: Vec<String>) -> Self {
+        Self {
+            pool,
+            link,
+            spool,
+            shipper,
+            mask,
+            reports: Reports::default(),
+            gateway: Uuid::now_v7(),
+            running: HashMap::new(),
+            answering: HashSet::new(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Runs until `shutdown`, then stops every tail.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let (sender, mut directives) = mpsc::channel(1);
+        let talking =
+            tokio::spawn(listen(self.link.clone(), self.gateway, self.reports.clone(), sender, shutdown.clone()));
+        let reporting = tokio::spawn(report(self.link.clone(), self.gateway, self.reports.clone(), shutdown.clone()));
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                received = directives.recv() => match received {
+                    Some(directives) => self.follow(directives, &shutdown).await,
+                    None => break,
+                },
+                disputed = self.shipper.disputed() => self.settle(disputed, &shutdown).await,
+            }
+        }
+        for running in self.running.values() {
+            running.shutdown.cancel();
+        }
+        for (_, running) in self.running.drain() {
+            let _ = running.task.await;
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+        let _ = tokio::join!(talking, reporting);
+    }
+
+    /// Makes what runs equal to what is wanted.
+    async fn follow(&mut self, directives: Directives, shutdown: &CancellationToken) {
+        let servers: HashMap<&str, &Server> =
+            directives.servers.iter().map(|server| (server.name.as_str(), server)).collect();
+        let wanted: HashSet<MailboxId> = directives.mailboxes.iter().map(|assignment| assignment.mailbox).collect();
+        let unwanted: Vec<MailboxId> = self.running.keys().filter(|id| !wanted.contains(id)).copied().collect();
+        for mailbox in unwanted {
+            self.stop(mailbox).await;
+        }
+        if let Err(error) = self.forget_unwanted(&wanted).await {
+            tracing::warn!(error = format!("{error:#}"), "Could not clear away what is no longer protected");
+        }
+        for assignment in directives.mailboxes {
+            let Some(&server) = servers.get(assignment.server.as_str()) else { continue };
+            self.keep(assignment, server.clone(), shutdown).await;
+        }
+        let open: HashSet<Uuid> = directives.requests.iter().map(|request| request.id).collect();
+        self.answering.retain(|id| open.contains(id));
+        for request in directives.requests {
+            if self.answering.insert(request.id) {
+                self.answer(request, &directives.servers, shutdown);
+            }
+        }
+    }
+
+    async fn forget_unwanted(&self, wanted: &HashSet<MailboxId>) -> anyhow::Result<()> {
+        for mailbox in source::mailboxes(&self.pool).await?.into_iter().filter(|id| !wanted.contains(id)) {
+            let mut db = self.pool.begin().await?;
+            let files = source::forget(&mut db, mailbox).await?;
+            db.commit().await?;
+            self.spool.remove(&files);
+            self.reports.forget(mailbox);
+        }
+        Ok(())
+    }
+
+    /// Starts, restarts or leaves alone one mailbox's tail.
+    async fn keep(&mut self, assignment: Assignment, server: Server, shutdown: &CancellationToken) {
+        if let Some(running) = self.running.get(&assignment.mailbox) {
+            let same = running.server == server
+                && running.assignment.epoch == assignment.epoch
+                && running.assignment.attempt == assignment.attempt
+                && running.assignment.address == assignment.address
+                && !assignment.paused
+                && !running.task.is_finished();
+            if same {
+                return;
+            }
+            self.stop(assignment.mailbox).await;
+        }
+        if !assignment.paused {
+            self.start(assignment, server, shutdown);
+        }
+    }
+
+    fn start(&mut self, assignment: Assignment, server: Server, shutdown: &CancellationToken) {
+        let (barriers, asked) = mpsc::channel(BARRIERS);
+        let shutdown = shutdown.child_token();
+        let tail = Tail {
+            pool: self.pool.clone(),
+            link: self.link.clone(),
+            spool: self.spool.clone(),
+            shipper: self.shipper.clone(),
+            reports: self.reports.clone(),
+            mask: self.mask.clone(),
+            assignment: assignment.clone(),
+            server: server.clone(),
+            barriers: asked,
+        };
+        let task = tokio::spawn(tail.run(shutdown.clone()));
+        self.running.insert(assignment.mailbox, Running { assignment, server, barriers, shutdown, task });
+    }
+
+    async fn stop(&mut self, mailbox: MailboxId) {
+        if let Some(running) = self.running.remove(&mailbox) {
+            running.shutdown.cancel();
+            let _ = running.task.await;
+        }
+    }
+
+    /// The recovery site disagrees about these journals: begin again from what it says.
+    async fn settle(&mut self, disputed: Vec<(MailboxId, Seq)>, shutdown: &CancellationToken) {
+        for (mailbox, received) in disputed {
+            if let Some(running) = self.running.remove(&mailbox) {
+                running.shutdown.cancel();
+                let _ = running.task.await;
+                self.start(Assignment { received, ..running.assignment }, running.server, shutdown);
+            }
+        }
+    }
+
+    /// Answers a request in a task of its own.
+    fn answer(&mut self, request: Request, servers: &[Server], shutdown: &CancellationToken) {
+        let link = self.link.clone();
+        let shutdown = shutdown.clone();
+        let running = match &request.what {
+            Asked::Barrier { mailbox } | Asked::Inventory { mailbox, .. } => self.running.get(mailbox),
+            Asked::Check { .. } | Asked::Discover { .. } => None,
+        };
+        let barriers = running.map(|running| running.barriers.clone());
+        let subject = running.map(|running| (running.assignment.clone(), running.server.clone()));
+        let _ = servers;
+        let mask = self.mask.clone();
+        self.tasks.spawn(async move {
+            let work = async {
+                let outcome = match request.what {
+                    Asked::Barrier { .. } => barrier(barriers).await,
+                    Asked::Inventory { bodies, .. } => match subject {
+                        Some((assignment, server)) => {
+                            inquiry::inventory(&link, request.id, &assignment, &server, bodies).await
+                        }
+                        None => Err(not_running()),
+                    },
+                    Asked::Check { server, address } => {
+                        Ok(Reported::Check(inquiry::check(&server, address.as_deref(), &mask).await))
+                    }
+                    Asked::Discover { server } => inquiry::discover(&server).await,
+                };
+                let report = Report { id: request.id, outcome };
+                let mut backoff = FIRST_BACKOFF;
+                while let Err(error) = link.report(&report).await {
+                    tracing::warn!(error = format!("{error:#}"), "Could not report; trying again");
+                    tokio::time::sleep(backoff).await;
+                    backoff = (backoff * 2).min(LONGEST_BACKOFF);
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+}
+
+async fn barrier(barriers: Option<mpsc::Sender<BarrierAnswer>>) -> Result<Reported, Trouble> {
+    let barriers = barriers.ok_or_else(not_running)?;
+    let (sender, answer) = oneshot::channel();
+    barriers.send(sender).await.map_err(|_| not_running())?;
+    answer.await.map(|captured| Reported::Barrier { captured }).map_err(|_| not_running())
+}
+
+fn not_running() -> Trouble {
+    Trouble {
+        kind: "not_running".to_owned(),
+        reason: "nothing is captured from this mailbox just now: it is paused, or was only just protected".to_owned(),
+        remedy: "Resume it, or try again in a moment.".to_owned(),
+        fault: false,
+    }
+}
+
+/// Holds a heartbeat open and passes on every new set of directives.
+async fn listen(
+    link: Link,
+    gateway: Uuid,
+    reports: Reports,
+    sender: mpsc::Sender<Directives>,
+    shutdown: CancellationToken,
+) {
+    let mut backoff = FIRST_BACKOFF;
+    loop {
+        let talked = tokio::select! {
+            () = shutdown.cancelled() => return,
+            talked = listen_once(&link, gateway, &reports, &sender) => talked,
+        };
+        let Err((error, heard)) = talked else { return };
+        if heard {
+            backoff = FIRST_BACKOFF;
+        }
+        tracing::warn!(error = format!("{error:#}"), "The link is down; trying again");
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(backoff.mul_f64(rand::random_range(0.75..1.25))) => {}
+        }
+        backoff = (backoff * 2).min(LONGEST_BACKOFF);
+    }
+}
+
+/// From a greeting to the first error; the flag says whether anything was heard.
+async fn listen_once(
+    link: &Link,
+    gateway: Uuid,
+    reports: &Reports,
+    sender: &mpsc::Sender<Directives>,
+) -> Result<(), (anyhow::Error, bool)> {
+    let hello = Hello { link_version: LINK_VERSION, gateway, product_version: env!("CARGO_PKG_VERSION").to_owned() };
+    let welcome = link.hello(&hello).await.map_err(|error| (error, false))?;
+    tracing::info!(link_version = welcome.link_version, "The link is up");
+    reports.repeat();
+    let mut seen_version = 0;
+    loop {
+        let heartbeat = Heartbeat {
+            gateway,
+            sent_at: Utc::now(),
+            wait_ms: u64::try_from(HEARTBEAT.as_millis()).unwrap_or(u64::MAX),
+            seen_version,
+            mailboxes: Vec::new(),
+        };
+        let directives = link.heartbeat(&heartbeat).await.map_err(|error| (error, true))?;
+        if directives.version != seen_version {
+            seen_version = directives.version;
+            if sender.send(directives).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Sends reports soon after they are made.
+async fn report(link: Link, gateway: Uuid, reports: Reports, shutdown: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = reports.news() => {}
+        }
+        tokio::time::sleep(REPORT_PAUSE).await;
+        let mailboxes = reports.take();
+        if mailboxes.is_empty() {
+            continue;
+        }
+        let heartbeat = Heartbeat { gateway, sent_at: Utc::now(), wait_ms: 0, seen_version: u64::MAX, mailboxes };
+        let sent = tokio::select! {
+            () = shutdown.cancelled() => return,
+            sent = link.heartbeat(&heartbeat) => sent,
+        };
+        if sent.is_err() {
+            // The link's own retry repeats everything once it is up again.
+            reports.put_back(heartbeat.mailboxes);
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! One protected mailbox, from the first look to the last: waits, looks, captures.
+//!
+//! In: hints, timers, requests. Out: captured transactions (the shipper is told), reports on how it fares.
+//! Keeps true: every wait has a timer; an error drops everything in memory and starts anew from the journal.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgPool;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use understudy_imap_session::{Address, Error, Level, Login};
+use understudy_protocol::{
+    MailboxId, Seq,
+    messages::{Assignment, MailboxReport, SeedProgress, Trouble},
+    server::Server,
+};
+use understudy_replication::trouble::explain;
+
+use crate::{
+    link::Link,
+    look::{Depth, NoInbox, look},
+    mailbox::Mailbox,
+    shipper::ShipperHandle,
+    spool::Spool,
+    supervisor::Reports,
+    watch::{Door, Sessions},
+};
+
+/// A mailbox that just changed is asked this often; the pause grows while nothing comes.
+const HOT_PAUSE: Duration = Duration::from_millis(50);
+/// … up to this.
+const WARM_PAUSE: Duration = Duration::from_secs(2);
+/// A mailbox without changes for this long is quiet.
+const QUIET_AFTER: Duration = Duration::from_secs(60);
+/// A quiet mailbox is asked this often.
+const QUIET_PAUSE: Duration = Duration::from_secs(30);
+/// However quiet, all folders are listed this often.
+const SWEEP_PAUSE: Duration = Duration::from_secs(300);
+/// Where the server keeps no journal, all messages are compared this often.
+const COMPARE_PAUSE: Duration = Duration::from_secs(15);
+/// After a look that could not finish and found nothing, wait before the next.
+const STUCK_PAUSE: Duration = Duration::from_millis(200);
+/// The first wait after an error, …
+const FIRST_BACKOFF: Duration = Duration::from_millis(250);
+/// … doubled up to this.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+
+/// Answers a barrier with the last number captured.
+pub(crate) type BarrierAnswer = oneshot::Sender<Seq>;
+
+/// Everything a tail needs.
+pub(crate) struct Tail {
+    pub(crate) pool: PgPool,
+    pub(crate) link: Link,
+    pub(crate) spool: Spool,
+    pub(crate) shipper: ShipperHandle,
+    pub(crate) reports: Reports,
+    pub(crate) mask: Vec<String>,
+    pub(crate) assignment: Assignment,
+    pub(crate) server: Server,
+    pub(crate) barriers: mpsc::Receiver<BarrierAnswer>,
+}
+
+/// Why a life of a tail ended.
+enum End {
+    Shutdown,
+    Failed(anyhow::Error),
+}
+
+impl Tail {
+    /// Runs until `shutdown`.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let mut backoff = FIRST_BACKOFF;
+        let mut waiting: Vec<BarrierAnswer> = Vec::new();
+        loop {
+            let mut lived = false;
+            match self.live(&shutdown, &mut waiting, &mut lived).await {
+                End::Shutdown => return,
+                End::Failed(error) => {
+                    if lived {
+                        backoff = FIRST_BACKOFF;
+                    }
+                    self.report_trouble(&error);
+                }
+            }
+            let pause = backoff.mul_f64(rand::random_range(0.75..1.25));
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            backoff = (backoff * 2).min(LONGEST_BACKOFF);
+        }
+    }
+
+    fn id(&self) -> MailboxId {
+        self.assignment.mailbox
+    }
+
+    /// From log-in to the first error.
+    async fn live(&mut self, shutdown: &CancellationToken, waiting: &mut Vec<BarrierAnswer>, lived: &mut bool) -> End {
+        let opened = tokio::select! {
+            () = shutdown.cancelled() => return End::Shutdown,
+            opened = self.open() => opened,
+        };
+        let (mut mailbox, mut sessions) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return End::Failed(error),
+        };
+        self.shipper.captured(mailbox.id);
+        let mut rhythm = Rhythm::new(sessions.reader.level());
+        loop {
+            // Barriers count from here: what was done before they were asked for is in this look.
+            while let Ok(barrier) = self.barriers.try_recv() {
+                waiting.push(barrier);
+            }
+            let depth = if waiting.is_empty() { rhythm.depth() } else { Depth::Everything };
+            let looked = tokio::select! {
+                () = shutdown.cancelled() => return End::Shutdown,
+                looked = look_once(&mut mailbox, &mut sessions, depth) => looked,
+            };
+            let found = match looked {
+                Ok(found) => found,
+                Err(error) => return End::Failed(error),
+            };
+            *lived = true;
+            if found.something {
+                self.shipper.captured(mailbox.id);
+            }
+            if found.complete {
+                for barrier in waiting.drain(..) {
+                    let _ = barrier.send(mailbox.captured);
+                }
+            }
+            rhythm.looked(found.something, found.complete, depth);
+            self.report(&mailbox, sessions.reader.level(), mailbox.progress(found.messages), found.complete);
+            match self.wait(&mut sessions, &mut rhythm, found.complete, found.something, shutdown, waiting).await {
+                Ok(true) => {}
+                Ok(false) => return End::Shutdown,
+                Err(error) => return End::Failed(error.into()),
+            }
+        }
+    }
+
+    async fn open(&self) -> anyhow::Result<(Mailbox, Sessions)> {
+        let assignment = &self.assignment;
+        let address = Address::parse(&self.server.imap, self.server.ca_file.clone())?;
+        let login = Login::for_user(&self.server.login, &assignment.address).await?;
+        let sessions = Sessions::open(Door { address, login, mask: self.mask.clone() }).await?;
+        let mailbox = Mailbox::open(
+            &self.pool,
+            &self.spool,
+            &self.link,
+            self.id(),
+            assignment.tenant,
+            assignment.epoch,
+            assignment.received,
+        )
+        .await?;
+        Ok((mailbox, sessions))
+    }
+
+    /// Waits until it is time to look again; `false` on shutdown.
+    async fn wait(
+        &mut self,
+        sessions: &mut Sessions,
+        rhythm: &mut Rhythm,
+        complete: bool,
+        something: bool,
+        shutdown: &CancellationToken,
+        waiting: &mut Vec<BarrierAnswer>,
+    ) -> Result<bool, Error> {
+        if !complete {
+            let pause = if something { Duration::ZERO } else { STUCK_PAUSE };
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(false),
+                () = tokio::time::sleep(pause) => return Ok(true),
+            }
+        }
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(false),
+                barrier = self.barriers.recv() => {
+                    match barrier {
+                        Some(barrier) => waiting.push(barrier),
+                        None => return Ok(false),
+                    }
+                    return Ok(true);
+                }
+                hinted = sessions.wait(rhythm.pause()) => {
+                    if hinted? {
+                        return Ok(true);
+                    }
+                }
+            }
+            if rhythm.sweep_is_due() || sessions.ask().await?.unwrap_or(true) {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn report(&self, mailbox: &Mailbox, level: Level, progress: SeedProgress, complete: bool) {
+        self.reports.put(MailboxReport {
+            mailbox: mailbox.id,
+            captured: mailbox.captured,
+            capability: level.to_string(),
+            progress,
+            seeded: mailbox.seeded,
+            swept_at: complete.then(Utc::now) as Option<DateTime<Utc>>,
+            trouble: None,
+        });
+    }
+
+    fn report_trouble(&self, error: &anyhow::Error) {
+        let trouble = trouble(&self.server.name, error);
+        tracing::warn!(mailbox.id = %self.id(), server.name = self.server.name, kind = trouble.kind,
+            "Capturing stopped; trying again");
+        self.reports.trouble(self.id(), trouble);
+    }
+}
+
+async fn look_once(mailbox: &mut Mailbox, sessions: &mut Sessions, depth: Depth) -> anyhow::Result<crate::look::Found> {
+    let sweep = sessions.sweep().await?;
+    look(mailbox, &sweep, &mut sessions.reader, depth).await
+}
+
+/// An error of a tail, for a person.
+fn trouble(server: &str, error: &anyhow::Error) -> Trouble {
+    if let Some(error) = error.downcast_ref::<Error>() {
+        return explain(server, error);
+    }
+    if error.is::<NoInbox>() {
+        return Trouble {
+            kind: "no_folders".to_owned(),
+            reason: format!("{server} shows this log-in no folder of the mailbox, not even INBOX"),
+            remedy: "Give the log-in the right to list and read. With Dovecot's acl plugin a master user sees nothing \
+                     until `acl_user = %u` is set in its plugin section."
+                .to_owned(),
+            fault: true,
+        };
+    }
+    Trouble {
+        kind: "internal".to_owned(),
+        reason: format!("{error:#}"),
+        remedy: "It is tried again by itself; the log of the source gateway says more.".to_owned(),
+        fault: false,
+    }
+}
+
+/// When to ask again.
+struct Rhythm {
+    changed_at: Option<Instant>,
+    swept_at: Instant,
+    compared_at: Option<Instant>,
+    level: Level,
+}
+
+impl Rhythm {
+    fn new(level: Level) -> Self {
+        Self { changed_at: None, swept_at: Instant::now(), compared_at: None, level }
+    }
+
+    /// How deep the next look goes.
+    fn depth(&self) -> Depth {
+        let due = self.compared_at.is_none_or(|at| at.elapsed() >= COMPARE_PAUSE);
+        if self.level == Level::None && due { Depth::Everything } else { Depth::Changed }
+    }
+
+    fn looked(&mut self, something: bool, complete: bool, depth: Depth) {
+        let now = Instant::now();
+        self.swept_at = now;
+        if depth == Depth::Everything && complete {
+            self.compared_at = Some(now);
+        }
+        if something {
+            self.changed_at = Some(now);
+        }
+    }
+
+    /// How long to wait for a hint before asking. Grows evenly with the time nothing came.
+    fn pause(&self) -> Duration {
+        let quiet = if self.level == Level::None { COMPARE_PAUSE } else { QUIET_PAUSE };
+        match self.changed_at.map(|at| at.elapsed()) {
+            Some(elapsed) if elapsed < QUIET_AFTER => (elapsed / 20).clamp(HOT_PAUSE, WARM_PAUSE),
+            _ => quiet,
+        }
+    }
+
+    fn sweep_is_due(&self) -> bool {
+        self.swept_at.elapsed() >= SWEEP_PAUSE
+    }
+}

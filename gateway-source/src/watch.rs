@@ -1,0 +1,166 @@
+//! The sessions of one mailbox on its primary: one that waits for hints, one that opens folders while there is work.
+//!
+//! Keeps true: a hint only says "look now"; whatever it says besides is not used. The NOTIFY session never opens a
+//! folder (Dovecot 2.3.19 then forgets every second event).
+
+use std::time::Duration;
+
+use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
+use understudy_imap_session::{Address, Error, FolderName, Level, Login, Session, Sweep};
+
+/// A reading session without work is closed after this; connections are dear on the primary.
+const READER_IDLE: Duration = Duration::from_secs(20);
+/// How long one IDLE lasts. RFC 2177 asks for less than 29 minutes; a NAT on the way may ask for much less.
+const IDLE_LENGTH: Duration = Duration::from_secs(9 * 60);
+
+/// How to open a session for this mailbox.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) address: Address,
+    pub(crate) login: Login,
+    pub(crate) mask: Vec<String>,
+}
+
+impl Door {
+    /// A session that has enabled QRESYNC where offered.
+    pub(crate) async fn open(&self) -> Result<Session, Error> {
+        let mut session = Session::open(&self.address, &self.login).await?;
+        session.mask(&self.mask);
+        session.enable_qresync().await?;
+        metrics::counter!("understudy_imap_logins_total").increment(1);
+        Ok(session)
+    }
+}
+
+/// The session that opens folders; made when needed.
+pub(crate) struct Reader {
+    door: std::sync::Arc<Door>,
+    session: Option<Session>,
+    level: Level,
+    used: Instant,
+}
+
+impl Reader {
+    pub(crate) fn level(&self) -> Level {
+        self.level
+    }
+
+    pub(crate) async fn session(&mut self) -> Result<&mut Session, Error> {
+        self.used = Instant::now();
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => self.door.open().await?,
+        };
+        Ok(self.session.insert(session))
+    }
+
+    async fn close_if_idle(&mut self) {
+        if self.used.elapsed() > READER_IDLE
+            && let Some(session) = self.session.take()
+        {
+            session.logout().await;
+        }
+    }
+}
+
+/// What waits for hints.
+enum Watch {
+    /// Pushes for every folder; also lists them.
+    Notify(Box<Session>),
+    /// Pushes for INBOX; everything else by timer.
+    Idle { hints: mpsc::Receiver<()>, task: JoinHandle<()> },
+    /// Timers only.
+    Nothing,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Self::Idle { task, .. } = self {
+            task.abort();
+        }
+    }
+}
+
+/// All sessions of one mailbox.
+pub(crate) struct Sessions {
+    pub(crate) reader: Reader,
+    watch: Watch,
+}
+
+impl Sessions {
+    /// Logs in and starts to watch. The wait is armed before anyone looks.
+    pub(crate) async fn open(door: Door) -> Result<Self, Error> {
+        let door = std::sync::Arc::new(door);
+        let mut session = door.open().await?;
+        let level = session.level();
+        let mut reader = Reader { door: door.clone(), session: None, level, used: Instant::now() };
+        let watch = match level {
+            Level::NotifyQresync => {
+                session.notify_all().await?;
+                Watch::Notify(Box::new(session))
+            }
+            _ => {
+                let idle = session.capabilities().has("IDLE");
+                reader.session = Some(session);
+                if idle { watch_inbox(door) } else { Watch::Nothing }
+            }
+        };
+        Ok(Self { reader, watch })
+    }
+
+    /// Lists all folders.
+    pub(crate) async fn sweep(&mut self) -> Result<Sweep, Error> {
+        match &mut self.watch {
+            Watch::Notify(session) => session.sweep().await,
+            _ => self.reader.session().await?.sweep().await,
+        }
+    }
+
+    /// Waits for a hint, at most `pause`. Cancel-safe.
+    pub(crate) async fn wait(&mut self, pause: Duration) -> Result<bool, Error> {
+        self.reader.close_if_idle().await;
+        match &mut self.watch {
+            Watch::Notify(session) => session.wait_for_hint(pause).await,
+            Watch::Idle { hints, .. } => {
+                Ok(tokio::time::timeout(pause, hints.recv()).await.is_ok_and(|hint| hint.is_some()))
+            }
+            Watch::Nothing => {
+                tokio::time::sleep(pause).await;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Asks whether anything happened. `None`: this server can only tell by a sweep.
+    pub(crate) async fn ask(&mut self) -> Result<Option<bool>, Error> {
+        match &mut self.watch {
+            // Also wakes a NOTIFY that went deaf (measured: after a rotation of Dovecot's list index log).
+            Watch::Notify(session) => Ok(Some(session.noop().await?.something)),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Idles on INBOX with a session of its own, and passes each wake-up on.
+fn watch_inbox(door: std::sync::Arc<Door>) -> Watch {
+    let (sender, hints) = mpsc::channel(1);
+    let task = tokio::spawn(async move {
+        // Failing here costs speed, not correctness: the timers go on, and the next session tries again.
+        if let Err(error) = idle_on_inbox(&door, &sender).await {
+            tracing::debug!(error = %error, "IDLE ended; going on by timer");
+        }
+    });
+    Watch::Idle { hints, task }
+}
+
+async fn idle_on_inbox(door: &Door, hints: &mpsc::Sender<()>) -> Result<(), Error> {
+    let mut session = door.open().await?;
+    let inbox: FolderName = session.name_for(&understudy_protocol::FolderPath::inbox());
+    session.examine(&inbox).await?;
+    loop {
+        if session.idle(IDLE_LENGTH).await? {
+            // A full channel already says "look".
+            let _ = hints.try_send(());
+        }
+    }
+}

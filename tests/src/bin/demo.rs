@@ -1,0 +1,260 @@
+//! The demo: two real mail servers, Understudy between them, three mailboxes under live traffic until Ctrl-C.
+//!
+//! Keeps true: nothing is written outside its folder; whatever an earlier, killed demo left running there is ended first.
+
+use std::fs;
+use std::io::IsTerminal as _;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use rand::Rng as _;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
+use understudy_tests::client::Client;
+use understudy_tests::dovecot::{Dovecot, Options, PASSWORD};
+use understudy_tests::mail::Mail;
+use understudy_tests::process;
+use understudy_tests::stack::{Stack, program};
+
+const USERS: [&str; 3] = ["ana@example.org", "bob@example.org", "cleo@example.org"];
+const PRIMARY: &str = "mail-a";
+const STANDBY: &str = "dr-1";
+/// Messages that each mailbox begins with.
+const MESSAGES: usize = 60;
+/// Above this a mailbox loses mail rather than getting more.
+const MESSAGES_MAX: usize = 300;
+/// Between two changes of the live traffic.
+const TRAFFIC_PAUSE: Duration = Duration::from_millis(700);
+/// A socket's path takes some 100 bytes; this much is left for the folder.
+const FOLDER_LENGTH_MAX: usize = 60;
+/// Preferred ports: web, primary IMAP, standby IMAP.
+const PORTS: [u16; 3] = [8080, 1143, 2143];
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let check = match std::env::args().nth(1).as_deref() {
+        None => false,
+        Some("--check") => true,
+        Some(other) => bail!("{other} is not known; ./demo takes --check or nothing"),
+    };
+    let folder = Folder::prepare()?;
+    tokio::select! {
+        shown = show(folder.path(), check) => shown?,
+        () = interrupted() => {}
+    }
+    if !check {
+        println!("\nStopped. Nothing is left behind.");
+    }
+    Ok(())
+}
+
+/// Ends when somebody wants it to. Whatever `show` holds is then stopped by being dropped.
+async fn interrupted() {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+async fn show(folder: &Path, check: bool) -> Result<()> {
+    println!("Starting two Dovecot servers and Understudy");
+    let server = |name: &str, port: u16| {
+        let options = Options {
+            dir: Some(folder.join(name)),
+            address: Some(Ipv4Addr::LOCALHOST),
+            imap_port: free(port),
+            ..Options::new(name)
+        };
+        Dovecot::start(options.users(USERS))
+    };
+    let primary = server(PRIMARY, PORTS[1])?;
+    let standby = server(STANDBY, PORTS[2])?;
+    let web = format!("127.0.0.1:{}", free(PORTS[0]).unwrap_or(0));
+    let dir = folder.join("understudy");
+    fs::create_dir_all(&dir)?;
+    let mut stack = Stack::up_in(&dir, &web, &[("primary", &primary), ("standby", &standby)], "").await?;
+    println!("Filling three mailboxes and protecting them");
+    for (number, user) in USERS.iter().enumerate() {
+        fill(&primary, user, number as u64).await?;
+    }
+    let protect = [&["mailbox", "protect"], USERS.as_slice(), &["--primary", PRIMARY, "--standby", STANDBY]].concat();
+    stack.command(&protect).await?.expect(0)?;
+    let mut traffic = Traffic { random: StdRng::from_os_rng(), mail: Mail::from_seed(rand::random()), changes: 0 };
+    if check {
+        for _ in 0..20 {
+            traffic.change(&primary).await?;
+        }
+        stack.command(&["mailbox", "wait", "--all"]).await?.expect(0)?;
+        stack.command(&["mailbox", "verify", "--all"]).await?.expect(0)?;
+        println!("The mailboxes are the same on both sides");
+        return stack.stop();
+    }
+    explain(&stack, &primary, &standby).await?;
+    loop {
+        tokio::select! {
+            () = interrupted() => break,
+            () = tokio::time::sleep(TRAFFIC_PAUSE) => {}
+        }
+        // A user who tries things may get in the way of a change; the next one is as good.
+        let _ = traffic.change(&primary).await;
+        if std::io::stdout().is_terminal() {
+            print!("\r{} changes made on the primary so far; Ctrl-C ends the demo ", traffic.changes);
+            let _ = std::io::Write::flush(&mut std::io::stdout());
+        }
+    }
+    println!("\nStopping");
+    stack.stop()
+}
+
+async fn explain(stack: &Stack, primary: &Dovecot, standby: &Dovecot) -> Result<()> {
+    let token = stack.json(&["token", "create", "--role", "administrator", "--name", "demo"]).await?;
+    let token = token["token"].as_str().context("no token was made")?.to_owned();
+    let web = stack.address()?;
+    let program = program()?;
+    let (program, config) = (program.display(), stack.config_file());
+    println!(
+        "
+Understudy is running.
+
+  Web       {web}
+            log in with this token: {token}
+  Primary   IMAP on {}, plain
+  Standby   IMAP on {}, plain
+            log in as {} with the password {PASSWORD}
+
+To try, in another terminal:
+
+  export UNDERSTUDY_CONFIG={}
+  {program} status --watch
+  {program} mailbox list
+  {program} mailbox wait --all
+  {program} mailbox verify --all
+  {program} server check {PRIMARY}
+
+Or connect a mail program to both servers, change something on the primary and watch the standby.
+Ctrl-C ends the demo.
+",
+        primary.imap_address(),
+        standby.imap_address(),
+        USERS.join(", "),
+        config.display(),
+    );
+    Ok(())
+}
+
+async fn fill(primary: &Dovecot, user: &str, seed: u64) -> Result<()> {
+    let mut mail = Mail::from_seed(seed);
+    let mut client = Client::log_in(primary.imap_address(), user, PASSWORD).await?;
+    for folder in ["Sent", "Archive", "Projects/Étude", "Projects/2026"] {
+        client.create(folder).await?;
+        client.subscribe(folder).await?;
+        client.append(folder, &["\\Seen"], None, &mail.any()).await?;
+    }
+    for number in 0..MESSAGES {
+        let flags: &[&str] = if number % 3 == 0 { &[] } else { &["\\Seen"] };
+        client.append("INBOX", flags, None, &mail.any()).await?;
+    }
+    client.log_out().await;
+    Ok(())
+}
+
+/// What users do all day.
+struct Traffic {
+    random: StdRng,
+    mail: Mail,
+    changes: u64,
+}
+
+impl Traffic {
+    async fn change(&mut self, primary: &Dovecot) -> Result<()> {
+        let user = USERS.choose(&mut self.random).copied().unwrap_or(USERS[0]);
+        let mut client = Client::log_in(primary.imap_address(), user, PASSWORD).await?;
+        let uids = client.uids("INBOX").await?;
+        let uid = uids.choose(&mut self.random).copied().unwrap_or_default().to_string();
+        let crowded = uids.len() > MESSAGES_MAX;
+        match self.random.random_range(0..10) {
+            _ if uids.is_empty() => client.append("INBOX", &[], None, &self.mail.any()).await.map(drop)?,
+            0..5 if !crowded => client.append("INBOX", &[], None, &self.mail.any()).await.map(drop)?,
+            0..7 => client.store(&uid, "+FLAGS (\\Seen)").await?,
+            7 => client.store(&uid, "+FLAGS (\\Flagged $Important)").await?,
+            8 => client.move_to(&uid, "Archive").await?,
+            _ => client.expunge(&uid).await?,
+        }
+        self.changes += 1;
+        client.log_out().await;
+        Ok(())
+    }
+}
+
+/// The port, if nobody listens on it.
+fn free(port: u16) -> Option<u16> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok().map(|_| port)
+}
+
+/// Where the demo lives, removed at its end.
+struct Folder {
+    path: PathBuf,
+    _temp: Option<TempDir>,
+    /// Two demos in one folder would end each other.
+    _lock: fs::File,
+}
+
+impl Folder {
+    fn prepare() -> Result<Self> {
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no checkout")?;
+        let own = checkout.join(".demo");
+        let (path, temp) = if own.as_os_str().len() <= FOLDER_LENGTH_MAX && is_passable(checkout) {
+            (own, None)
+        } else {
+            let temp = understudy_tests::temp_dir("us-demo-")?;
+            (temp.path().to_owned(), Some(temp))
+        };
+        fs::create_dir_all(&path)?;
+        let lock = fs::File::options().create(true).truncate(false).write(true).open(path.join("lock"))?;
+        if lock.try_lock().is_err() {
+            bail!("another demo runs in {}; end that one first", path.display());
+        }
+        process::end_all_in(&path)?;
+        remove_contents(&path)?;
+        Ok(Self { path, _temp: temp, _lock: lock })
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            eprintln!("Could not remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// All but the lock.
+fn remove_contents(path: &Path) -> Result<()> {
+    for entry in fs::read_dir(path)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            fs::remove_dir_all(&path).with_context(|| format!("could not remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether servers that run as other users can reach what lies below. Without root everything runs as one user.
+fn is_passable(dir: &Path) -> bool {
+    !rustix::process::geteuid().is_root()
+        || dir.ancestors().all(|dir| fs::metadata(dir).is_ok_and(|metadata| metadata.mode() & 0o001 != 0))
+}

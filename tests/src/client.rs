@@ -1,0 +1,229 @@
+//! A small IMAP client of its own, to act as a user and to look at what users see.
+//!
+//! Independent of Understudy's IMAP code on purpose. Plain TCP, one command at a time, a message at a time in memory.
+
+mod name;
+mod response;
+mod snapshot;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+
+pub use name::{decode, encode};
+pub use response::Value;
+pub use snapshot::{Folder, Message, Snapshot};
+
+/// How long a server may take over one answer.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A logged-in connection.
+pub struct Client {
+    stream: BufReader<TcpStream>,
+    next_tag: u32,
+}
+
+/// A tagged answer other than OK.
+#[derive(Debug)]
+pub struct Refused {
+    pub verb: String,
+    /// From the verdict on: `NO [OVERQUOTA] …`.
+    pub answer: String,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} was refused: {}", self.verb, self.answer)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl Client {
+    /// Connects and logs in.
+    pub async fn log_in(server: SocketAddr, user: &str, password: &str) -> Result<Self> {
+        let stream = TcpStream::connect(server).await.with_context(|| format!("could not connect to {server}"))?;
+        stream.set_nodelay(true)?;
+        let mut client = Self { stream: BufReader::new(stream), next_tag: 0 };
+        client.read_response().await.context("no greeting")?;
+        client.command(&format!("LOGIN {} {}", quoted(user), quoted(password))).await?;
+        Ok(client)
+    }
+
+    /// Sends one command and collects its untagged answers.
+    pub async fn command(&mut self, command: &str) -> Result<Vec<Vec<Value>>> {
+        let mut untagged = Vec::new();
+        self.each(command, |response| untagged.push(response)).await?;
+        Ok(untagged)
+    }
+
+    /// Sends one command and hands on each untagged answer as it comes.
+    async fn each(&mut self, command: &str, mut handle: impl FnMut(Vec<Value>)) -> Result<String> {
+        let tag = self.send(command).await?;
+        loop {
+            let response = self.read_response().await.with_context(|| verb(command))?;
+            if response.first().is_some_and(|first| first.is(&tag)) {
+                return verdict(command, &response);
+            }
+            handle(response);
+        }
+    }
+
+    async fn send(&mut self, command: &str) -> Result<String> {
+        self.next_tag += 1;
+        let tag = format!("t{}", self.next_tag);
+        self.stream.write_all(format!("{tag} {command}\r\n").as_bytes()).await?;
+        Ok(tag)
+    }
+
+    /// Appends a message and gives its UID, where the server says it.
+    pub async fn append(
+        &mut self,
+        folder: &str,
+        flags: &[&str],
+        date: Option<&str>,
+        message: &[u8],
+    ) -> Result<Option<u32>> {
+        let date = date.map(|date| format!("\"{date}\" ")).unwrap_or_default();
+        let command = format!("APPEND {} ({}) {date}{{{}}}", folder_name(folder), flags.join(" "), message.len());
+        let tag = self.send(&command).await?;
+        loop {
+            let response = self.read_response().await?;
+            match response.first() {
+                Some(first) if first.is("+") => break,
+                Some(first) if first.is(&tag) => {
+                    verdict(&command, &response)?;
+                    bail!("the server took an APPEND without its message");
+                }
+                _ => {}
+            }
+        }
+        self.stream.write_all(message).await?;
+        self.stream.write_all(b"\r\n").await?;
+        loop {
+            let response = self.read_response().await?;
+            if response.first().is_some_and(|first| first.is(&tag)) {
+                // `OK [APPENDUID 1795294435 4] …`
+                let text = verdict(&command, &response)?;
+                let uid = text.split_once("[APPENDUID ").and_then(|(_, rest)| rest.split([' ', ']']).nth(1));
+                return Ok(uid.and_then(|uid| uid.parse().ok()));
+            }
+        }
+    }
+
+    pub async fn select(&mut self, folder: &str) -> Result<()> {
+        self.run(&format!("SELECT {}", folder_name(folder))).await
+    }
+
+    /// `items` such as `+FLAGS (\Seen)`; the folder is the selected one.
+    pub async fn store(&mut self, uids: &str, items: &str) -> Result<()> {
+        self.run(&format!("UID STORE {uids} {items}")).await
+    }
+
+    pub async fn copy(&mut self, uids: &str, folder: &str) -> Result<()> {
+        self.run(&format!("UID COPY {uids} {}", folder_name(folder))).await
+    }
+
+    pub async fn move_to(&mut self, uids: &str, folder: &str) -> Result<()> {
+        self.run(&format!("UID MOVE {uids} {}", folder_name(folder))).await
+    }
+
+    pub async fn expunge(&mut self, uids: &str) -> Result<()> {
+        self.store(uids, "+FLAGS.SILENT (\\Deleted)").await?;
+        self.run(&format!("UID EXPUNGE {uids}")).await
+    }
+
+    pub async fn create(&mut self, folder: &str) -> Result<()> {
+        self.run(&format!("CREATE {}", folder_name(folder))).await
+    }
+
+    pub async fn delete(&mut self, folder: &str) -> Result<()> {
+        self.run(&format!("DELETE {}", folder_name(folder))).await
+    }
+
+    pub async fn rename(&mut self, from: &str, to: &str) -> Result<()> {
+        self.run(&format!("RENAME {} {}", folder_name(from), folder_name(to))).await
+    }
+
+    pub async fn subscribe(&mut self, folder: &str) -> Result<()> {
+        self.run(&format!("SUBSCRIBE {}", folder_name(folder))).await
+    }
+
+    pub async fn unsubscribe(&mut self, folder: &str) -> Result<()> {
+        self.run(&format!("UNSUBSCRIBE {}", folder_name(folder))).await
+    }
+
+    /// UIDs in a folder, which stays selected.
+    pub async fn uids(&mut self, folder: &str) -> Result<Vec<u32>> {
+        self.select(folder).await?;
+        let found = self.command("UID SEARCH ALL").await?;
+        let numbers = found.iter().filter(|response| response.get(1).is_some_and(|name| name.is("SEARCH")));
+        Ok(numbers.flat_map(|response| &response[2..]).filter_map(|value| value.text().parse().ok()).collect())
+    }
+
+    pub async fn log_out(mut self) {
+        // The server may close first; either way the conversation is over.
+        let _ = self.command("LOGOUT").await;
+    }
+
+    /// A command whose untagged answers do not matter.
+    pub async fn run(&mut self, command: &str) -> Result<()> {
+        self.each(command, drop).await.map(drop)
+    }
+
+    async fn read_response(&mut self) -> Result<Vec<Value>> {
+        match tokio::time::timeout(PATIENCE, self.read_whole_response()).await {
+            Ok(response) => response,
+            Err(_) => bail!("no answer from the mail server within {} s", PATIENCE.as_secs()),
+        }
+    }
+
+    /// A line with the literals that belong to it.
+    async fn read_whole_response(&mut self) -> Result<Vec<Value>> {
+        let mut parts = Vec::new();
+        loop {
+            let mut line = Vec::new();
+            self.stream.read_until(b'\n', &mut line).await?;
+            if line.pop() != Some(b'\n') {
+                bail!("the mail server closed the connection");
+            }
+            line.pop_if(|last| *last == b'\r');
+            let literal = response::announced_literal(&line);
+            parts.push((line, Vec::new()));
+            let Some(length) = literal else { return response::parse(parts) };
+            if let Some((_, literal)) = parts.last_mut() {
+                literal.resize(length, 0);
+                self.stream.read_exact(literal).await?;
+            }
+        }
+    }
+}
+
+/// A folder's name as an argument. We write names with `/` between levels.
+fn folder_name(folder: &str) -> String {
+    quoted(&encode(folder))
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// The first word or two of a command, fit for an error: no password, no message.
+fn verb(command: &str) -> String {
+    let mut words = command.split(' ');
+    match (words.next(), words.next()) {
+        (Some("UID"), Some(second)) => format!("UID {second}"),
+        (first, _) => first.unwrap_or_default().to_owned(),
+    }
+}
+
+fn verdict(command: &str, response: &[Value]) -> Result<String> {
+    let answer = response[1..].iter().map(Value::text).collect::<Vec<_>>().join(" ");
+    match response.get(1) {
+        Some(verdict) if verdict.is("OK") => Ok(answer),
+        _ => Err(Refused { verb: verb(command), answer }.into()),
+    }
+}

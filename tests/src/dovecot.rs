@@ -1,0 +1,426 @@
+//! A private Dovecot 2.3 in a folder of its own, on a loopback address of its own.
+//!
+//! In: options. Out: a running server with ports, users and a master user; it can be killed and started again on the same ports.
+//! Keeps true: only processes that it started are ended; when dropped, none is left.
+
+mod config;
+mod tls;
+
+use std::fs;
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::{process, wait};
+
+/// The master user that Understudy logs in as; the separator is `*`.
+pub const MASTER: &str = "understudy";
+pub const MASTER_PASSWORD: &str = "master-secret";
+/// What every user's password is unless said otherwise.
+pub const PASSWORD: &str = "user-secret";
+pub const API_KEY: &str = "doveadm-secret";
+
+const START_PATIENCE: Duration = Duration::from_secs(20);
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How Dovecot keeps mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Mdbox,
+    Sdbox,
+    Maildir,
+}
+
+/// What the server is like.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Shows in logs and process lists.
+    pub name: String,
+    /// Where its folder is made; a temporary one by default. Must be passable for the unprivileged user.
+    pub dir: Option<PathBuf>,
+    /// A loopback address of its own by default.
+    pub address: Option<Ipv4Addr>,
+    /// A free one by default.
+    pub imap_port: Option<u16>,
+    pub format: Format,
+    pub users: Vec<String>,
+    /// The master user may look (`lr`) and nothing else.
+    pub read_only_master: bool,
+    /// For all protocols, such as `quota`.
+    pub mail_plugins: Vec<String>,
+    /// For IMAP besides, such as `imap_quota`.
+    pub imap_plugins: Vec<String>,
+    pub mail_fsync: String,
+    /// The whole CAPABILITY line after log-in, for servers that offer less.
+    pub capability: Option<String>,
+    /// Offers STARTTLS and IMAPS with a certificate of an authority of its own.
+    pub tls: bool,
+    /// Sessions in one IMAP process, and how many it serves before it ends (0: no end).
+    pub imap_client_limit: u32,
+    pub imap_service_count: u32,
+    /// Lines at the end of the configuration.
+    pub extra: String,
+}
+
+impl Options {
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            dir: None,
+            address: None,
+            imap_port: None,
+            format: Format::Mdbox,
+            users: Vec::new(),
+            read_only_master: false,
+            mail_plugins: Vec::new(),
+            imap_plugins: Vec::new(),
+            mail_fsync: "optimized".to_owned(),
+            capability: None,
+            tls: false,
+            imap_client_limit: 1,
+            imap_service_count: 1,
+            extra: String::new(),
+        }
+    }
+
+    #[must_use]
+    pub fn users<'a>(mut self, users: impl IntoIterator<Item = &'a str>) -> Self {
+        self.users.extend(users.into_iter().map(str::to_owned));
+        self
+    }
+
+    #[must_use]
+    pub fn format(mut self, format: Format) -> Self {
+        self.format = format;
+        self
+    }
+
+    #[must_use]
+    pub fn read_only_master(mut self) -> Self {
+        self.read_only_master = true;
+        self
+    }
+
+    /// For many sessions: a hundred in one process. With one process each, the 129th of one system user has no inotify.
+    #[must_use]
+    pub fn many_sessions(mut self) -> Self {
+        self.imap_client_limit = 100;
+        self.imap_service_count = 0;
+        self
+    }
+
+    /// Memory-backed stores do not sync anyway; for tests whose subject is not the disk.
+    #[must_use]
+    pub fn without_fsync(mut self) -> Self {
+        self.mail_fsync = "never".to_owned();
+        self
+    }
+
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
+    #[must_use]
+    pub fn capability(mut self, capability: &str) -> Self {
+        self.capability = Some(capability.to_owned());
+        self
+    }
+
+    /// `limit` in Dovecot's words, such as `*:storage=100K`.
+    #[must_use]
+    pub fn quota(mut self, limit: &str) -> Self {
+        self.mail_plugins.push("quota".to_owned());
+        self.extra.push_str(&format!("plugin {{\n  quota = count:User quota\n  quota_vsizes = yes\n  quota_rule = {limit}\n  quota_grace = 0\n}}\n"));
+        self
+    }
+
+    #[must_use]
+    pub fn extra(mut self, lines: &str) -> Self {
+        self.extra.push_str(lines);
+        self.extra.push('\n');
+        self
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Ports {
+    pub imap: u16,
+    /// Zero without TLS.
+    pub imaps: u16,
+    pub lmtp: u16,
+    pub doveadm: u16,
+}
+
+/// A running (or, for the moment, killed) server.
+pub struct Dovecot {
+    options: Options,
+    dir: PathBuf,
+    _temp: Option<TempDir>,
+    address: Ipv4Addr,
+    ports: Ports,
+    /// The unprivileged system user and group that own the mail.
+    mail_ids: (u32, u32),
+    master: Option<Child>,
+}
+
+impl Dovecot {
+    pub fn start(options: Options) -> Result<Self> {
+        let (dir, temp) = place(&options)?;
+        let address = options.address.unwrap_or_else(loopback_address);
+        let ports = Ports {
+            imap: options.imap_port.map_or_else(|| free_port(address), Ok)?,
+            imaps: if options.tls { free_port(address)? } else { 0 },
+            lmtp: free_port(address)?,
+            doveadm: free_port(address)?,
+        };
+        let mail_ids = if is_root() {
+            own_ids(ports.imap)
+        } else {
+            (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())
+        };
+        let mut server = Self { options, dir, _temp: temp, address, ports, mail_ids, master: None };
+        server.write_files().with_context(|| format!("could not prepare Dovecot {}", server.options.name))?;
+        server.start_again()?;
+        Ok(server)
+    }
+
+    /// Starts it after [`Self::stop`] or [`Self::kill`], on the same ports and mail.
+    pub fn start_again(&mut self) -> Result<()> {
+        ensure!(self.master.is_none(), "Dovecot {} runs already", self.options.name);
+        let log = fs::File::options().create(true).append(true).open(self.dir.join("console.log"))?;
+        let master = Command::new("dovecot")
+            .args(["-F", "-c"])
+            .arg(self.config_file())
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("could not run dovecot (Debian: apt-get install dovecot-imapd dovecot-lmtpd)")?;
+        self.master = Some(master);
+        let answers = wait::until_blocking("Dovecot answers", START_PATIENCE, || {
+            if let Some(Ok(Some(status))) = self.master.as_mut().map(Child::try_wait) {
+                bail!("Dovecot ended at once with {status}");
+            }
+            Ok(std::net::TcpStream::connect(self.imap_address()).is_ok())
+        });
+        answers.with_context(|| format!("Dovecot {} did not start:\n{}", self.options.name, self.log_tail()))
+    }
+
+    /// A clean stop; sessions are ended.
+    pub fn stop(&mut self) -> Result<()> {
+        self.end(Signal::TERM)
+    }
+
+    /// All of its processes at once, as in a power failure.
+    pub fn kill(&mut self) -> Result<()> {
+        self.end(Signal::KILL)
+    }
+
+    fn end(&mut self, signal: Signal) -> Result<()> {
+        let Some(mut master) = self.master.take() else { return Ok(()) };
+        let tree = process::tree(master.id());
+        let first = if signal == Signal::KILL { tree.as_slice() } else { &tree[..1] };
+        for pid in first {
+            process::signal(*pid, signal);
+        }
+        if process::wait_gone(&tree, STOP_PATIENCE).is_err() {
+            for pid in &tree {
+                process::signal(*pid, Signal::KILL);
+            }
+        }
+        master.wait()?;
+        process::wait_gone(&tree, STOP_PATIENCE)
+    }
+
+    /// Stops answering without closing anything; [`Self::resume`] goes on.
+    pub fn freeze(&self) {
+        self.signal_all(Signal::STOP);
+    }
+
+    pub fn resume(&self) {
+        self.signal_all(Signal::CONT);
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        for pid in self.master.iter().flat_map(|master| process::tree(master.id())) {
+            process::signal(pid, signal);
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn ports(&self) -> Ports {
+        self.ports
+    }
+
+    pub fn imap_address(&self) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(self.address), self.ports.imap)
+    }
+
+    /// As in `server add --imap`.
+    pub fn imap_url(&self) -> String {
+        match self.ports.imaps {
+            0 => format!("imap+insecure://{}", self.imap_address()),
+            port => format!("imaps://{}:{port}", self.address),
+        }
+    }
+
+    pub fn lmtp_address(&self) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(self.address), self.ports.lmtp)
+    }
+
+    pub fn doveadm_url(&self) -> String {
+        format!("http://{}:{}/doveadm/v1", self.address, self.ports.doveadm)
+    }
+
+    /// The authority that signed its certificate, where it has one.
+    pub fn ca_file(&self) -> Option<PathBuf> {
+        self.options.tls.then(|| self.dir.join("tls/ca.pem"))
+    }
+
+    /// A file with the master user's password.
+    pub fn master_password_file(&self) -> PathBuf {
+        self.dir.join("master-password")
+    }
+
+    pub fn log_path(&self) -> PathBuf {
+        self.dir.join("dovecot.log")
+    }
+
+    pub fn log_tail(&self) -> String {
+        ["console.log", "dovecot.log"].map(|name| tail(&self.dir.join(name), 30)).join("")
+    }
+
+    /// CPU seconds of all its processes since it was started.
+    pub fn cpu_seconds(&self) -> f64 {
+        self.master.as_ref().map_or(0.0, |master| process::cpu_seconds(master.id()))
+    }
+
+    pub fn memory_bytes(&self) -> u64 {
+        self.master.as_ref().map_or(0, |master| process::memory_bytes(master.id()))
+    }
+
+    /// Adds a user, or gives one another password. Dovecot reads the file again by itself.
+    pub fn set_user(&mut self, user: &str, password: &str) -> Result<()> {
+        let path = self.dir.join("users");
+        let known = fs::read_to_string(&path).unwrap_or_default();
+        let mut lines: Vec<&str> = known.lines().filter(|line| line.split(':').next() != Some(user)).collect();
+        let (uid, gid) = self.mail_ids;
+        let line = format!("{user}:{{PLAIN}}{password}:{uid}:{gid}::{}/home/{user}::", self.dir.display());
+        lines.push(&line);
+        replace_file(&path, &(lines.join("\n") + "\n"))
+    }
+
+    /// Changes what the master user must give to log in.
+    pub fn set_master_password(&self, password: &str) -> Result<()> {
+        replace_file(&self.dir.join("masters"), &format!("{MASTER}:{{PLAIN}}{password}\n"))
+    }
+
+    /// Runs `doveadm` on this server.
+    pub fn doveadm(&self, arguments: &[&str]) -> Result<String> {
+        let output = Command::new("doveadm").arg("-c").arg(self.config_file()).args(arguments).output()?;
+        ensure!(output.status.success(), "doveadm {arguments:?} failed: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.dir.join("dovecot.conf")
+    }
+
+    fn write_files(&mut self) -> Result<()> {
+        for name in ["home", "run", "state"] {
+            fs::create_dir_all(self.dir.join(name))?;
+        }
+        let (uid, gid) = self.mail_ids;
+        chown(self.dir.join("home"), Some(uid), Some(gid))?;
+        replace_file(&self.dir.join("acl"), &format!("* owner lrwstipekxa\n* user={MASTER} lr\n"))?;
+        fs::write(self.master_password_file(), MASTER_PASSWORD)?;
+        self.set_master_password(MASTER_PASSWORD)?;
+        if self.options.tls {
+            tls::make(&self.dir.join("tls"), self.address)?;
+        }
+        for user in self.options.users.clone() {
+            self.set_user(&user, PASSWORD)?;
+        }
+        fs::write(self.config_file(), config::text(&self.options, &self.dir, self.address, self.ports))?;
+        Ok(())
+    }
+}
+
+impl Drop for Dovecot {
+    fn drop(&mut self) {
+        if let Err(error) = self.kill() {
+            eprintln!("Dovecot {} is left running: {error:#}", self.options.name);
+        }
+    }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Each server has a system user of its own: the kernel's limits on file watching count by user. It needs no name.
+fn own_ids(port: u16) -> (u32, u32) {
+    (100_000 + u32::from(port), 100_000 + u32::from(port))
+}
+
+/// Its folder. Short, because sockets lie below it, and passable for everyone.
+fn place(options: &Options) -> Result<(PathBuf, Option<TempDir>)> {
+    let (dir, temp) = match &options.dir {
+        Some(dir) => {
+            fs::create_dir_all(dir)?;
+            (fs::canonicalize(dir)?, None)
+        }
+        None => {
+            let temp = crate::temp_dir(&format!("us-{}-", options.name))?;
+            (temp.path().to_owned(), Some(temp))
+        }
+    };
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755))?;
+    Ok((dir, temp))
+}
+
+/// One that no other server of any test process uses, so that ports stay ours while it is down.
+fn loopback_address() -> Ipv4Addr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let pid = std::process::id();
+    let [_, _, high, low] = pid.to_be_bytes();
+    Ipv4Addr::new(127, 64 | (high & 63), low, NEXT.fetch_add(1, Ordering::Relaxed).max(1))
+}
+
+/// A port that nobody listens on now.
+pub fn free_port(address: Ipv4Addr) -> Result<u16> {
+    Ok(TcpListener::bind((address, 0)).context("could not find a free port")?.local_addr()?.port())
+}
+
+/// Whole or not at all: Dovecot may read it at any moment.
+fn replace_file(path: &Path, text: &str) -> Result<()> {
+    let new = path.with_extension("new");
+    let mut file = fs::File::create(&new)?;
+    file.write_all(text.as_bytes())?;
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o644))?;
+    Ok(fs::rename(new, path)?)
+}
+
+fn tail(path: &Path, lines: usize) -> String {
+    let text = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let skip = text.lines().count().saturating_sub(lines);
+    text.lines().skip(skip).map(|line| format!("  {line}\n")).collect()
+}

@@ -1,0 +1,257 @@
+//! A running Understudy: the built program with a configuration of its own.
+//!
+//! In: servers. Out: commands run as a person would run them. Everything it does can be killed and started again.
+//! Keeps true: only processes it started are ended; when dropped none is left and the logs' tails are printed, which a passing test
+//! swallows.
+
+mod role;
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::dovecot::{Dovecot, MASTER, free_port};
+use crate::postgres::Postgres;
+use crate::proxy::Proxy;
+use crate::{process, wait};
+
+use role::Role;
+
+/// Until everything answers; the first start makes a database cluster.
+const READY_PATIENCE: Duration = Duration::from_secs(90);
+/// A command that should take moments.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(180);
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Answer {
+    /// Fails with what the command said, unless it ended with `code`.
+    pub fn expect(self, code: i32) -> Result<Self> {
+        ensure!(self.code == code, "ended with {} instead of {code}:\n{}{}", self.code, self.stdout, self.stderr);
+        Ok(self)
+    }
+}
+
+/// Understudy in one process or in three.
+pub struct Stack {
+    dir: PathBuf,
+    _temp: Option<TempDir>,
+    roles: Vec<Role>,
+    /// Only where the roles run apart: their databases, and the link between the gateways.
+    apart: Option<Apart>,
+}
+
+struct Apart {
+    _postgres: Postgres,
+    link: Proxy,
+}
+
+impl Stack {
+    /// `understudy up` with a private PostgreSQL, with these servers in its configuration.
+    pub async fn up(servers: &[(&str, &Dovecot)]) -> Result<Self> {
+        Self::up_with(servers, "").await
+    }
+
+    /// The same with more lines at the head of the configuration, or after its own tables.
+    pub async fn up_with(servers: &[(&str, &Dovecot)], extra: &str) -> Result<Self> {
+        let temp = crate::temp_dir("us-stack-")?;
+        let mut stack = Self::up_in(temp.path(), "127.0.0.1:0", servers, extra).await?;
+        stack._temp = Some(temp);
+        Ok(stack)
+    }
+
+    /// The same in a folder that stays, with the web at `listen`.
+    pub async fn up_in(dir: &Path, listen: &str, servers: &[(&str, &Dovecot)], extra: &str) -> Result<Self> {
+        let head = format!(
+            "data_dir = \"data\"\n[admin]\nlisten = \"{listen}\"\n[recovery]\nlisten = \"127.0.0.1:0\"\n{extra}\n"
+        );
+        write_config(dir, &head, servers)?;
+        let role = Role::new("up", dir, &["--ready-file", "ready"]);
+        let mut stack = Self { dir: dir.to_owned(), _temp: None, roles: vec![role], apart: None };
+        stack.start().await?;
+        Ok(stack)
+    }
+
+    /// Source gateway, recovery gateway and admin API as three processes, with a [`Proxy`] between the gateways.
+    pub async fn apart(servers: &[(&str, &Dovecot)]) -> Result<Self> {
+        let temp = crate::temp_dir("us-stack-")?;
+        let dir = temp.path().to_owned();
+        let postgres = Postgres::start().await?;
+        postgres.create("source").await?;
+        let recovery = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(Ipv4Addr::LOCALHOST)?));
+        let link = Proxy::to(recovery).await?;
+        let secret = dir.join("link.secret");
+        fs::write(&secret, "a secret that both ends of the link know\n")?;
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600))?;
+        let head = format!(
+            "data_dir = \"data\"\n[database]\nurl = \"{}\"\nsource_url = \"{}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+             [recovery]\nlisten = \"{recovery}\"\n[source]\nrecovery_url = \"http://{}\"\n[link]\nsecret_file = \"link.secret\"\n",
+            postgres.url("understudy")?,
+            postgres.url("source")?,
+            link.address(),
+        );
+        write_config(&dir, &head, servers)?;
+        let roles = ["recovery", "admin", "source"].map(|name| Role::new(name, &dir, &[]));
+        let apart = Some(Apart { _postgres: postgres, link });
+        let mut stack = Self { dir, _temp: Some(temp), roles: roles.into(), apart };
+        stack.start().await?;
+        Ok(stack)
+    }
+
+    /// Starts what is not running, and returns once it answers.
+    pub async fn start(&mut self) -> Result<()> {
+        let ready = self.dir.join("ready");
+        let _ = fs::remove_file(&ready);
+        for role in &mut self.roles {
+            role.start()?;
+        }
+        let (dir, is_apart) = (self.dir.clone(), self.apart.is_some());
+        let answers = wait::until("Understudy answers", READY_PATIENCE, async || {
+            if let Some(ended) = self.roles.iter_mut().find_map(Role::ended) {
+                bail!("{ended}");
+            }
+            if is_apart { Ok(command(&dir, &["status", "--json"]).await?.code == 0) } else { Ok(ready.exists()) }
+        });
+        answers.await.with_context(|| format!("Understudy did not start:\n{}", self.log_tail()))
+    }
+
+    /// Everything at once, as in a power failure, its PostgreSQL included.
+    pub fn kill(&mut self) -> Result<()> {
+        self.roles.iter_mut().try_for_each(|role| role.end(Signal::KILL, true))
+    }
+
+    /// Only the program of one role (`up`, `source`, `recovery`, `admin`): children go on until they notice.
+    pub fn kill_role(&mut self, name: &str) -> Result<()> {
+        let role = self.roles.iter_mut().find(|role| role.name == name).with_context(|| format!("no role {name}"))?;
+        role.end(Signal::KILL, false)
+    }
+
+    /// Its private PostgreSQL; Understudy should bring it back.
+    pub fn kill_postgres(&self) -> Result<()> {
+        let pid = match &self.apart {
+            Some(apart) => apart._postgres.pid()?,
+            None => process::pid_in(&self.dir.join("data/postgres/data/postmaster.pid"))?,
+        };
+        process::signal(pid, Signal::KILL);
+        Ok(())
+    }
+
+    /// A clean stop, as Ctrl-C asks for.
+    pub fn stop(&mut self) -> Result<()> {
+        self.roles.iter_mut().rev().try_for_each(|role| role.end(Signal::INT, false))
+    }
+
+    /// The connection between the gateways, where they run apart.
+    pub fn link(&self) -> Result<&Proxy> {
+        Ok(&self.apart.as_ref().context("the gateways are one process")?.link)
+    }
+
+    /// Runs a command with whatever outcome.
+    pub async fn command(&self, arguments: &[&str]) -> Result<Answer> {
+        command(&self.dir, arguments).await
+    }
+
+    /// Runs a command that must succeed, and gives what it prints with `--json`.
+    pub async fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let answer = self.command(&[arguments, &["--json"]].concat()).await?;
+        let answer = answer.expect(0).with_context(|| format!("understudy {}", arguments.join(" ")))?;
+        serde_json::from_str(&answer.stdout).with_context(|| format!("not JSON: {}", answer.stdout))
+    }
+
+    /// Where the web and the API are.
+    pub fn address(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.dir.join("ready"))?.trim().to_owned())
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn config_file(&self) -> PathBuf {
+        config_file(&self.dir)
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// CPU seconds of all its processes, its PostgreSQL included.
+    pub fn cpu_seconds(&self) -> f64 {
+        self.roles.iter().filter_map(Role::pid).map(process::cpu_seconds).sum()
+    }
+
+    pub fn memory_bytes(&self) -> u64 {
+        self.roles.iter().filter_map(Role::pid).map(process::memory_bytes).sum()
+    }
+
+    pub fn log_tail(&self) -> String {
+        self.roles.iter().map(Role::log_tail).collect()
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        eprint!("{}", self.log_tail());
+        if let Err(error) = self.kill() {
+            eprintln!("Understudy is left running: {error:#}");
+        }
+    }
+}
+
+/// The built program: `UNDERSTUDY_BIN`, or the one beside the running test.
+pub fn program() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("UNDERSTUDY_BIN") {
+        return Ok(path.into());
+    }
+    let running = std::env::current_exe()?;
+    let beside = running.ancestors().skip(1).map(|dir| dir.join("understudy")).take(2).find(|path| path.is_file());
+    beside.context("the program is not built: cargo build -p understudy-cli")
+}
+
+fn config_file(dir: &Path) -> PathBuf {
+    dir.join("understudy.toml")
+}
+
+async fn command(dir: &Path, arguments: &[&str]) -> Result<Answer> {
+    let mut command = Command::new(program()?);
+    command.args(arguments).env("UNDERSTUDY_CONFIG", config_file(dir)).current_dir(dir);
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(COMMAND_PATIENCE, command.output()).await;
+    let output = output.with_context(|| {
+        format!("understudy {} did not end in {} s", arguments.join(" "), COMMAND_PATIENCE.as_secs())
+    })??;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Answer { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) })
+}
+
+fn write_config(dir: &Path, head: &str, servers: &[(&str, &Dovecot)]) -> Result<()> {
+    let mut text = head.to_owned();
+    for (role, server) in servers {
+        text += &format!(
+            "\n[[server]]\nname = \"{}\"\nrole = \"{role}\"\nimap = \"{}\"\n\
+             login = {{ as = \"master\", user = \"{MASTER}\", password_file = \"{}\" }}\n",
+            server.name(),
+            server.imap_url(),
+            server.master_password_file().display(),
+        );
+        if let Some(ca) = server.ca_file() {
+            text += &format!("ca_file = \"{}\"\n", ca.display());
+        }
+    }
+    Ok(fs::write(config_file(dir), text)?)
+}

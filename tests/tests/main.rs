@@ -1,0 +1,17 @@
+//! Scenarios: the whole product between real mail servers, compared by an independent client.
+//!
+//! `UNDERSTUDY_LONG=1` makes them longer; `UNDERSTUDY_SEED` repeats a random one.
+
+mod kills;
+mod lists;
+mod mirroring;
+mod odd_mail;
+mod primary_only_read;
+mod random_walk;
+mod rig;
+mod troubles;
+
+/// How much more a long run does.
+fn times(long: usize) -> usize {
+    if std::env::var_os("UNDERSTUDY_LONG").is_some() { long } else { 1 }
+}
