@@ -169,11 +169,7 @@ async fn admit(api: &Api, parts: &Parts) -> Result<Caller> {
 
 async fn identify(api: &Api, parts: &Parts) -> Result<Caller> {
     if parts.extensions.get::<Local>().is_some() {
-        return Ok(Caller {
-            tenant: TenantId(1),
-            name: "local administrator".to_owned(),
-            role: Role::Administrator,
-        });
+        return Ok(Caller { tenant: TenantId(1), name: "local administrator".to_owned(), role: Role::Administrator });
     }
     let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let (scheme, secret) = header.and_then(|value| value.split_once(' ')).ok_or_else(ApiError::unauthorized)?;

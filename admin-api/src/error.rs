@@ -156,9 +156,17 @@ impl ApiError {
 impl From<understudy_database::Error> for ApiError {
     fn from(cause: understudy_database::Error) -> Self {
         let (kind, detail, remedy) = if is_outage(&cause) {
-            (Kind::Unavailable, "the database does not answer", "try again in a moment; `understudy preflight` says more")
+            (
+                Kind::Unavailable,
+                "the database does not answer",
+                "try again in a moment; `understudy preflight` says more",
+            )
         } else {
-            (Kind::Internal, "the request could not be carried out", "try again; if it stays, the log says what happened")
+            (
+                Kind::Internal,
+                "the request could not be carried out",
+                "try again; if it stays, the log says what happened",
+            )
         };
         Self { cause: Some(cause.into()), ..Self::new(kind, detail, remedy) }
     }

@@ -31,6 +31,7 @@ pub use state::Api;
 /// Serves until `shutdown`.
 pub async fn run(config: AdminConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
     let address = config.listener.local_addr().context("could not tell the address of the admin listener")?;
+    let socket = serve::open_socket(config.socket).await?;
     let (api, hub) = Api::new(config.pool, config.metrics, shutdown.clone());
     let hub = tokio::spawn(hub.run());
     let keeper = tokio::spawn(idempotency::forget_old_answers(api.clone()));
@@ -39,7 +40,7 @@ pub async fn run(config: AdminConfig, shutdown: CancellationToken) -> anyhow::Re
     info!(http.address = %address, http.public_url = public_url, "Admin API and web answer at http://{address}");
 
     let tcp = serve::tcp(config.listener, router.clone(), shutdown.clone());
-    let unix = serve::unix(config.socket, router, shutdown.clone());
+    let unix = serve::unix(socket, router, shutdown.clone());
     let served = tokio::try_join!(tcp, unix);
     shutdown.cancel();
     hub.await.context("the event hub stopped")?;

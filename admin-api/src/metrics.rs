@@ -40,7 +40,12 @@ async fn gauges(api: &Api, text: &mut String) -> Result<()> {
     }
     let lagging = status::lagging(&api.pool, None, 1).await?;
     let worst = lagging.first();
-    gauge(text, LAGGING, "Mailboxes with something captured and not applied", worst.map_or(0, |lag| lag.total_mailboxes));
+    gauge(
+        text,
+        LAGGING,
+        "Mailboxes with something captured and not applied",
+        worst.map_or(0, |lag| lag.total_mailboxes),
+    );
     let transactions = worst.map_or(0, |lag| lag.total_transactions);
     gauge(text, LAG_TRANSACTIONS, "Transactions captured and not applied", transactions);
     gauge(text, LAG_WORST_SECONDS, "Age of the oldest transaction not applied", worst.map_or(0.0, |lag| lag.seconds));

@@ -174,12 +174,10 @@ fn unknown_parameter(known: &KnownParameters, request: &Request) -> Option<ApiEr
     Some(ApiError::new(Kind::UnknownParameter, format!("this route has no parameter `{name}`"), remedy))
 }
 
-#[expect(clippy::unused_async, reason = "axum handlers are async")]
 async fn nowhere() -> ApiError {
     ApiError::new(Kind::NotFound, "there is nothing at this path", "compare with the routes at /api/docs")
 }
 
-#[expect(clippy::unused_async, reason = "axum handlers are async")]
 async fn not_with_this_method() -> ApiError {
     ApiError::new(Kind::MethodNotAllowed, "this path does not take this method", "compare with the routes at /api/docs")
 }

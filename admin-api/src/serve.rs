@@ -23,10 +23,20 @@ pub(crate) async fn tcp(listener: TcpListener, router: Router, shutdown: Cancell
     serve(listener, router, shutdown).await.context("could not serve HTTP")
 }
 
-/// Serves on the unix socket until `shutdown`, and takes it away then.
-pub(crate) async fn unix(path: Option<PathBuf>, router: Router, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let Some(path) = path else { return Ok(()) };
+/// Opens the local socket, where one is wanted.
+pub(crate) async fn open_socket(path: Option<PathBuf>) -> anyhow::Result<Option<(UnixListener, PathBuf)>> {
+    let Some(path) = path else { return Ok(None) };
     let listener = bind(&path).await.with_context(|| format!("could not open the local socket {}", path.display()))?;
+    Ok(Some((listener, path)))
+}
+
+/// Serves on the local socket until `shutdown`, and takes it away then.
+pub(crate) async fn unix(
+    socket: Option<(UnixListener, PathBuf)>,
+    router: Router,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let Some((listener, path)) = socket else { return Ok(()) };
     let served = serve(listener, router.layer(Extension(Local)), shutdown).await;
     if let Err(error) = tokio::fs::remove_file(&path).await
         && error.kind() != io::ErrorKind::NotFound

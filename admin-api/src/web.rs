@@ -16,7 +16,8 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 struct Web;
 
 /// Nothing from elsewhere, nothing inline.
-const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'";
+const POLICY: &str =
+    "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'";
 /// Swagger UI writes style attributes and shows its icons as data.
 const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; \
      form-action 'self'; frame-ancestors 'none'; object-src 'none'";
@@ -32,13 +33,12 @@ pub(crate) fn pages<S: Clone + Send + Sync + 'static>() -> Router<S> {
 pub(crate) fn docs<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let ui = SwaggerUi::new("/api/docs").config(Config::from("/api/openapi.json"));
     let initializer = |headers: HeaderMap| async move { file("swagger-initializer.js", &headers) };
-    Router::new()
-        .merge(Router::from(ui))
-        .route("/api/docs/swagger-initializer.js", get(initializer))
-        .layer(axum::middleware::map_response(|mut response: Response| async move {
+    Router::new().merge(Router::from(ui)).route("/api/docs/swagger-initializer.js", get(initializer)).layer(
+        axum::middleware::map_response(|mut response: Response| async move {
             response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(DOCS_POLICY));
             response
-        }))
+        }),
+    )
 }
 
 fn file(path: &str, asked: &HeaderMap) -> Response {

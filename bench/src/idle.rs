@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use tokio::runtime::Handle;
 use understudy_tests::process;
 use understudy_tests::proxy::Proxy;
@@ -55,6 +55,7 @@ pub(crate) fn measure(settings: &Settings, report: &mut Report) -> Result<()> {
     std::thread::sleep(Duration::from_secs(settings.scaled(FULL_COOL_DOWN, LEAST_SECONDS).into()));
     let stretch = Duration::from_secs(settings.scaled(FULL_STRETCH, LEAST_SECONDS).into());
     let bytes_before = link.bytes_to_server() + link.bytes_to_client();
+    ensure!(bytes_before > 0, "the link does not lead through the proxy, so its bytes cannot be counted");
     let meter = Meter::start(&[&primary], Some(understudy.pid()));
     let gateway = Meter::start(&[], Some(understudy.pid()));
     let recovery = Meter::start(&[&standby], None);

@@ -9,6 +9,7 @@ mod follow;
 mod idle;
 mod imap;
 mod large;
+mod link;
 mod live;
 mod load;
 mod mbsync;

@@ -36,15 +36,7 @@ pub(crate) struct Understudy {
 }
 
 impl Installation {
-    /// `link_via`: a proxy's address and the one it leads to, where the link's bytes are counted.
-    pub(crate) fn create(
-        program: &Path,
-        folder: &Path,
-        primary: &Dovecot,
-        standby: &Dovecot,
-        link: SocketAddr,
-        link_via: SocketAddr,
-    ) -> Result<Self> {
+    pub(crate) fn create(program: &Path, folder: &Path, primary: &Dovecot, standby: &Dovecot) -> Result<Self> {
         let server = |name: &str, server: &Dovecot| {
             format!(
                 "\n[[server]]\nname = \"{name}\"\nrole = \"{name}\"\nimap = \"{}\"\nlogin = {{ as = \"master\", user = \"{MASTER}\", password_file = \"{}\", form = \"{{user}}*{{master}}\" }}\n",
@@ -67,12 +59,6 @@ impl Installation {
             ready_file: folder.join("ready"),
             log: folder.join("understudy.log"),
         })
-    }
-
-    /// An installation whose link takes the direct way.
-    pub(crate) fn create_plain(program: &Path, folder: &Path, primary: &Dovecot, standby: &Dovecot) -> Result<Self> {
-        let link = free_address()?;
-        Self::create(program, folder, primary, standby, link, link)
     }
 
     /// Starts `understudy up` and returns when it says that everything answers.

@@ -628,7 +628,7 @@ impl Work<'_> {
         if known.selectable && (shared || known.path.is_inbox()) {
             // The name lives on: only what was in this folder goes.
             let uids = self.on_standby(folder, &UidSet::range(Uid(1), Uid(u32::MAX))).await?;
-            let taken: BTreeSet<Uid> = self.taken_over(folder);
+            let taken: BTreeSet<Uid> = self.taken_over(folder, &known.standby_name);
             let there: UidSet = uids.iter().filter(|uid| !taken.contains(uid)).collect();
             if !there.is_empty() {
                 self.open(folder).await?;
@@ -647,8 +647,11 @@ impl Work<'_> {
     }
 
     /// Standby UIDs that now belong to a namesake of this folder.
-    fn taken_over(&self, folder: FolderId) -> BTreeSet<Uid> {
-        self.effects.added.iter().filter(|added| added.folder != folder).filter_map(|added| added.standby_uid).collect()
+    fn taken_over(&self, folder: FolderId, standby_name: &str) -> BTreeSet<Uid> {
+        let namesake = |other: FolderId| {
+            other != folder && self.folders.get(&other).is_some_and(|other| other.standby_name == standby_name)
+        };
+        self.effects.added.iter().filter(|added| namesake(added.folder)).filter_map(|added| added.standby_uid).collect()
     }
 
     /// Tries messages again that the standby refused, where that may help now.

@@ -50,7 +50,7 @@ impl Answer {
 /// Understudy in one process or in three.
 pub struct Stack {
     dir: PathBuf,
-    _temp: Option<TempDir>,
+    temp: Option<TempDir>,
     roles: Vec<Role>,
     /// Only where the roles run apart: their databases, and the link between the gateways.
     apart: Option<Apart>,
@@ -71,7 +71,7 @@ impl Stack {
     pub async fn up_with(servers: &[(&str, &Dovecot)], extra: &str) -> Result<Self> {
         let temp = crate::temp_dir("us-stack-")?;
         let mut stack = Self::up_in(temp.path(), "127.0.0.1:0", servers, extra).await?;
-        stack._temp = Some(temp);
+        stack.temp = Some(temp);
         Ok(stack)
     }
 
@@ -82,7 +82,7 @@ impl Stack {
         );
         write_config(dir, &head, servers)?;
         let role = Role::new("up", dir, &["--ready-file", "ready"]);
-        let mut stack = Self { dir: dir.to_owned(), _temp: None, roles: vec![role], apart: None };
+        let mut stack = Self { dir: dir.to_owned(), temp: None, roles: vec![role], apart: None };
         stack.start().await?;
         Ok(stack)
     }
@@ -108,7 +108,7 @@ impl Stack {
         write_config(&dir, &head, servers)?;
         let roles = ["recovery", "admin", "source"].map(|name| Role::new(name, &dir, &[]));
         let apart = Some(Apart { _postgres: postgres, link });
-        let mut stack = Self { dir, _temp: Some(temp), roles: roles.into(), apart };
+        let mut stack = Self { dir, temp: Some(temp), roles: roles.into(), apart };
         stack.start().await?;
         Ok(stack)
     }
@@ -206,7 +206,10 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        eprint!("{}", self.log_tail());
+        // In a folder that stays, so does the log.
+        if self.temp.is_some() {
+            eprint!("{}", self.log_tail());
+        }
         if let Err(error) = self.kill() {
             eprintln!("Understudy is left running: {error:#}");
         }

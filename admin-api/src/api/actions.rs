@@ -151,8 +151,7 @@ async fn stop_or_go(
     }
     let state = mailbox::get(&mut *transaction, id).await?.map_or(found.state, |mailbox| mailbox.state);
     let request = json!({"addresses": [&found.address], "mailbox_ids": [id]});
-    let new =
-        run::NewRun { kind, mailbox: Some(id), server_id: None, request, reason, requested_by: &caller.name };
+    let new = run::NewRun { kind, mailbox: Some(id), server_id: None, request, reason, requested_by: &caller.name };
     let result = json!({"mailboxes": [{"address": found.address, "state": state}]});
     let run = run::insert_done(&mut transaction, caller.tenant, &new, &result).await?;
     transaction.commit().await?;

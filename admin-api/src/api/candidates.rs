@@ -46,7 +46,7 @@ pub(crate) struct Refused {
 
 impl Candidate {
     /// This row cannot be protected.
-    pub(crate) fn refused(&self, field: &str, detail: String, nearest: Option<String>) -> Refused {
+    pub(crate) fn refused(&self, field: &str, detail: String, nearest: Option<String>) -> Box<Refused> {
         let member = |pointer: &String| {
             if self.place.objects { format!("{pointer}/{field}") } else { pointer.clone() }
         };
@@ -57,7 +57,7 @@ impl Candidate {
             detail,
             nearest,
         };
-        Refused { address: self.row.address.clone(), problem }
+        Box::new(Refused { address: self.row.address.clone(), problem })
     }
 }
 
@@ -124,7 +124,7 @@ fn from_csv(text: &str) -> Result<(Vec<Candidate>, Vec<Refused>)> {
         let candidate = Candidate { row, place: Place { index, line, ..Place::default() } };
         if record.len() > columns.len() {
             let detail = format!("{} values under {} columns", record.len(), columns.len());
-            refused.push(candidate.refused("", detail, None));
+            refused.push(*candidate.refused("", detail, None));
         } else {
             candidates.push(candidate);
         }
@@ -189,7 +189,7 @@ impl Servers {
     }
 
     /// The row with numbers for names, or the first thing that is wrong with it.
-    pub(crate) fn resolve(&self, candidate: &Candidate) -> Result<NewMailbox, Refused> {
+    pub(crate) fn resolve(&self, candidate: &Candidate) -> Result<NewMailbox, Box<Refused>> {
         let row = &candidate.row;
         if let Some(detail) = address_problem(&row.address) {
             return Err(candidate.refused("address", detail, None));
@@ -221,7 +221,7 @@ impl Servers {
         field: &str,
         name: Option<&str>,
         role: ServerRole,
-    ) -> Result<i64, Refused> {
+    ) -> Result<i64, Box<Refused>> {
         let Some(name) = name else {
             return Err(candidate.refused(field, format!("no {field} is named"), None));
         };
@@ -261,18 +261,18 @@ pub(crate) fn refuse_repeated(rows: Vec<(Candidate, NewMailbox)>) -> (Vec<(Candi
     let mut taken: HashMap<(i64, String), String> = HashMap::new();
     let (mut kept, mut refused) = (Vec::new(), Vec::new());
     for (candidate, new) in rows {
-        let place = candidate.place.line.map_or_else(
-            || format!("item {}", candidate.place.index),
-            |line| format!("line {line}"),
-        );
+        let place = candidate
+            .place
+            .line
+            .map_or_else(|| format!("item {}", candidate.place.index), |line| format!("line {line}"));
         let source = (new.primary_server_id, new.address.clone());
         let target = (new.standby_server_id, new.standby_address.clone());
         if let Some(first) = seen.get(&source) {
             let detail = format!("`{}` is listed already, at {first}", new.address);
-            refused.push(candidate.refused("address", detail, None));
+            refused.push(*candidate.refused("address", detail, None));
         } else if let Some(first) = taken.get(&target) {
             let detail = format!("the standby's `{}` is the place of another mailbox, at {first}", new.standby_address);
-            refused.push(candidate.refused("standby_address", detail, None));
+            refused.push(*candidate.refused("standby_address", detail, None));
         } else {
             seen.insert(source, place.clone());
             taken.insert(target, place);

@@ -413,12 +413,7 @@ pub(crate) async fn shown(api: &Api, mailbox: MailboxId) -> Result<Mailbox> {
 }
 
 /// The mailbox an address means.
-pub(crate) async fn find(
-    api: &Api,
-    caller: &Caller,
-    address: &str,
-    primary: Option<&str>,
-) -> Result<mailbox::Mailbox> {
+pub(crate) async fn find(api: &Api, caller: &Caller, address: &str, primary: Option<&str>) -> Result<mailbox::Mailbox> {
     if let Some(name) = primary {
         servers::find(api, caller, name).await?;
     }

@@ -137,7 +137,7 @@ async fn protect(State(api): State<Api>, caller: Caller, Body(request): Body<Pro
     for candidate in candidates {
         match servers.resolve(&candidate) {
             Ok(new) => rows.push((candidate, new)),
-            Err(problem) => refused.push(problem),
+            Err(problem) => refused.push(*problem),
         }
     }
     let (rows, repeated) = refuse_repeated(rows);
@@ -183,14 +183,16 @@ fn settle(
         let outcome = match (mirrored_to, there.and_then(|there| there.place_taken_by.as_ref())) {
             (Some((server, address)), _) if (*server, address.as_str()) == target => Outcome::Unchanged,
             (Some(_), _) => {
-                let detail = format!("`{}` is protected already, with another standby; unprotect it first", new.address);
-                refused.push(candidate.refused("address", detail, None));
+                let detail =
+                    format!("`{}` is protected already, with another standby; unprotect it first", new.address);
+                refused.push(*candidate.refused("address", detail, None));
                 continue;
             }
             (None, Some((address, primary))) => {
                 let standby_address = &new.standby_address;
-                let detail = format!("the standby's `{standby_address}` holds the mirror of `{address}` on `{primary}`");
-                refused.push(candidate.refused("standby_address", detail, None));
+                let detail =
+                    format!("the standby's `{standby_address}` holds the mirror of `{address}` on `{primary}`");
+                refused.push(*candidate.refused("standby_address", detail, None));
                 continue;
             }
             (None, None) => Outcome::Protected,

@@ -23,7 +23,10 @@ pub(crate) fn problems(server: &Server) -> Vec<ProblemItem> {
         problems.extend(url_problem("/manage/doveadm", &manage.doveadm, &["https", "http"], Some("http")));
         problems.extend(file_problem("/manage/key_file", &manage.key_file));
         if server.role == ServerRole::Primary {
-            problems.push(ProblemItem::at("/manage", "only a standby has a management interface here; a primary is only read"));
+            problems.push(ProblemItem::at(
+                "/manage",
+                "only a standby has a management interface here; a primary is only read",
+            ));
         }
     }
     login_problems(server, &mut problems);
@@ -34,7 +37,8 @@ fn name_problem(name: &str) -> Option<ProblemItem> {
     let starts_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
     let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let good = starts_well && name.len() <= LONGEST_NAME && name.chars().all(known);
-    let detail = format!("a name has 1 to {LONGEST_NAME} letters, digits, `-`, `_` or `.` and begins with a letter or digit");
+    let detail =
+        format!("a name has 1 to {LONGEST_NAME} letters, digits, `-`, `_` or `.` and begins with a letter or digit");
     (!good).then(|| ProblemItem::at("/name", detail))
 }
 

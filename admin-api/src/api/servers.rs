@@ -30,10 +30,7 @@ use crate::{
 };
 
 pub(crate) fn routes() -> OpenApiRouter<Api> {
-    OpenApiRouter::new()
-        .routes(routes!(list, add))
-        .routes(routes!(get, change, remove))
-        .routes(routes!(check))
+    OpenApiRouter::new().routes(routes!(list, add)).routes(routes!(get, change, remove)).routes(routes!(check))
 }
 
 /// What a mail server is to us.
@@ -128,7 +125,9 @@ pub(crate) struct ServerChange {
 
 /// Tells null, `Some(None)`, from a member that is not there, `None`.
 #[expect(clippy::option_option, reason = "a member can be absent, null or given")]
-fn given_or_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+fn given_or_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
@@ -319,7 +318,11 @@ pub(crate) struct CheckRequest {
 /// Mail servers, by name.
 #[utoipa::path(get, path = "/api/v1/servers", tag = "servers", params(ListParams),
     responses((status = 200, body = Page<Server>)))]
-async fn list(State(api): State<Api>, caller: Caller, Params(params): Params<ListParams>) -> Result<Json<Page<Server>>> {
+async fn list(
+    State(api): State<Api>,
+    caller: Caller,
+    Params(params): Params<ListParams>,
+) -> Result<Json<Page<Server>>> {
     let limit = cursor::limit(params.limit)?;
     let after: Option<String> = cursor::decode(params.after.as_deref())?;
     let role = params.role.map(Into::into);

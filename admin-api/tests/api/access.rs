@@ -1,6 +1,13 @@
 //! Who gets in, and what each role may do.
 
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UnixStream},
+};
+use understudy_admin_api::AdminConfig;
 
 use crate::service::{Service, server};
 
@@ -118,4 +125,47 @@ async fn the_page_and_the_docs_load_before_there_is_a_token_under_a_strict_polic
     let initializer = service.ask_with("GET", "/api/docs/swagger-initializer.js", None, &[]).await.expect(200);
     assert!(initializer.body.as_str().unwrap().contains("Authorization"));
     service.ask_with("GET", "/web/../Cargo.toml", None, &[]).await.expect(404);
+}
+
+#[tokio::test]
+async fn the_local_socket_needs_no_token_and_only_its_owner_can_open_it() {
+    let service = Service::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("admin.sock");
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let config = AdminConfig {
+        pool: service.pool.clone(),
+        listener,
+        public_url: None,
+        socket: Some(socket.clone()),
+        metrics: None,
+    };
+    let running = tokio::spawn(understudy_admin_api::run(config, service.shutdown.clone()));
+    let request = b"GET /api/v1/tokens HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let mut answer = String::new();
+    let mut tcp = TcpStream::connect(address).await.unwrap();
+    tcp.write_all(request).await.unwrap();
+    tcp.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+
+    // The socket is opened before TCP is served.
+    let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    answer.clear();
+    let mut unix = UnixStream::connect(&socket).await.unwrap();
+    unix.write_all(request).await.unwrap();
+    unix.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+
+    // A stream that never ends by itself does not hold the shutdown up.
+    let mut listening = UnixStream::connect(&socket).await.unwrap();
+    listening.write_all(b"GET /api/v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut first = [0; 15];
+    listening.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200 OK");
+    service.shutdown.cancel();
+    running.await.unwrap().unwrap();
+    assert!(!socket.exists());
 }

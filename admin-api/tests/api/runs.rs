@@ -8,7 +8,8 @@ use crate::service::Service;
 #[tokio::test]
 async fn a_barrier_names_the_mailboxes_it_means() {
     let service = Service::with_mailboxes().await;
-    let asked = service.post("/api/v1/mailboxes/ANA@example.org/barrier", json!({"timeout_seconds": 5})).await.expect(202);
+    let asked =
+        service.post("/api/v1/mailboxes/ANA@example.org/barrier", json!({"timeout_seconds": 5})).await.expect(202);
     assert_eq!(asked.body["state"], "waiting");
     assert_eq!(asked.body["address"], "ana@example.org");
     assert_eq!(asked.body["request"]["addresses"], json!(["ana@example.org"]));
@@ -91,13 +92,9 @@ async fn runs_are_listed_newest_first_by_page_and_filter() {
     assert_eq!(page["items"][0]["kind"], "pause");
     let rest = format!("/api/v1/runs?limit=4&after={}", page["next"].as_str().unwrap());
     assert_eq!(service.get(&rest).await.expect(200).body["items"].as_array().unwrap().len(), 2);
-    for (query, expected) in [
-        ("open=true", 5),
-        ("kind=pause", 1),
-        ("state=done", 1),
-        ("mailbox=ana@example.org", 1),
-        ("server=mail-a", 0),
-    ] {
+    for (query, expected) in
+        [("open=true", 5), ("kind=pause", 1), ("state=done", 1), ("mailbox=ana@example.org", 1), ("server=mail-a", 0)]
+    {
         let page = service.get(&format!("/api/v1/runs?{query}")).await.expect(200).body;
         assert_eq!(page["items"].as_array().unwrap().len(), expected, "{query}");
     }

@@ -7,7 +7,8 @@ use crate::service::Service;
 #[tokio::test]
 async fn the_sentence_says_what_is_worth_attention_now() {
     let service = Service::start().await;
-    let sentence = async || service.get("/api/v1/status").await.expect(200).body["sentence"].as_str().unwrap().to_owned();
+    let sentence =
+        async || service.get("/api/v1/status").await.expect(200).body["sentence"].as_str().unwrap().to_owned();
     assert!(sentence().await.contains("understudy server add"));
     for (name, role) in [("mail-a", "primary"), ("dr-1", "standby")] {
         service.post("/api/v1/servers", crate::service::server(name, role)).await.expect(201);
@@ -28,7 +29,9 @@ async fn the_sentence_says_what_is_worth_attention_now() {
 #[tokio::test]
 async fn status_counts_states_lag_and_runs() {
     let service = Service::with_mailboxes().await;
-    service.execute("update mailbox set captured_seq = 4 where address like 'ben%'; update link set heard_at = now()").await;
+    service
+        .execute("update mailbox set captured_seq = 4 where address like 'ben%'; update link set heard_at = now()")
+        .await;
     service.post("/api/v1/barriers", json!({"all": true})).await.expect(202);
     let status = service.get("/api/v1/status").await.expect(200).body;
     assert_eq!(status["mailboxes"]["total"], 2);

@@ -23,6 +23,8 @@ pub(crate) struct Failure {
     why: Vec<String>,
     remedy: String,
     exit: Exit,
+    /// The server refused it, and does not know what the command was for.
+    refused: bool,
 }
 
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -30,7 +32,7 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 impl Failure {
     /// It was tried and did not work.
     pub(crate) fn new(what: impl Into<String>, why: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { what: what.into(), why: vec![why.into()], remedy: remedy.into(), exit: Exit::Failed }
+        Self { what: what.into(), why: vec![why.into()], remedy: remedy.into(), exit: Exit::Failed, refused: false }
     }
 
     /// It cannot be asked like that.
@@ -41,6 +43,19 @@ impl Failure {
     /// Several reasons, one line each.
     pub(crate) fn reasons(self, why: Vec<String>) -> Self {
         Self { why, ..self }
+    }
+
+    /// The server said no.
+    pub(crate) fn refused(self) -> Self {
+        Self { refused: true, ..self }
+    }
+
+    /// Says what the command was for, where only the server's answer is known so far.
+    pub(crate) fn cannot(self, act: &str) -> Self {
+        match self.refused {
+            true => Self { what: format!("cannot {act}"), ..self },
+            false => self,
+        }
     }
 
     /// An error from deeper down, its causes in a row.

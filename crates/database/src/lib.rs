@@ -33,8 +33,14 @@ pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations"
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A pool for `options`, at most `connections` wide. Nothing is connected yet.
+///
+/// Without just-in-time compilation: on these short statements it costs ten times what it saves (a page of 1,000 out of
+/// 50,000 mailboxes: 0.8 s against 0.07 s).
 pub fn pool(options: PgConnectOptions, connections: u32) -> PgPool {
-    PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(options)
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_lazy_with(options.options([("jit", "off")]))
 }
 
 /// Brings the schema up to date; safe to call from several processes at once.

@@ -127,7 +127,7 @@ pub async fn names(executor: impl PgExecutor<'_>, tenant: TenantId) -> Result<Ve
 pub async fn troubles(executor: impl PgExecutor<'_>, tenant: TenantId) -> Result<Vec<ServerTrouble>> {
     let troubles = sqlx::query_as!(
         ServerTrouble,
-        r#"select distinct on (t.server_id) t.server_id as "server_id!", t.trouble ->> 'kind' as "kind!",
+        r#"select distinct on (t.server_id) t.server_id as "server_id!", coalesce(t.trouble ->> 'kind', '') as "kind!",
                   coalesce(min(t.trouble ->> 'reason'), '') as "reason!",
                   coalesce(min(t.trouble ->> 'remedy'), '') as "remedy!", count(*) as "mailboxes!"
            from (

@@ -11,6 +11,8 @@ const SHOWN: usize = 50;
 /// `application/problem+json`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Problem {
+    #[serde(default, rename = "type")]
+    kind: String,
     title: String,
     #[serde(default)]
     detail: String,
@@ -52,29 +54,40 @@ impl ProblemItem {
 
 impl Problem {
     pub(super) fn into_failure(self, status: StatusCode) -> Failure {
-        let mut why: Vec<String> = Vec::new();
-        if !self.detail.is_empty() {
-            why.push(self.detail.clone());
+        let remedy = self.remedy();
+        let mut items: Vec<String> = self.errors.iter().map(ProblemItem::sentence).collect();
+        items.dedup();
+        let mut why = Vec::new();
+        // A single mistake says the same as the whole, only better.
+        if !self.detail.is_empty() && !items.iter().any(|item| item.contains(&self.detail)) {
+            why.push(self.detail);
         }
-        let items: Vec<String> =
-            self.errors.iter().map(ProblemItem::sentence).filter(|item| *item != self.detail).collect();
         why.extend(items.iter().take(SHOWN).cloned());
         if items.len() > SHOWN {
             why.push(format!("and {} more", items.len() - SHOWN));
         }
-        let remedy = match (self.remedy.is_empty(), status) {
-            (true, StatusCode::UNAUTHORIZED) => {
-                "set UNDERSTUDY_TOKEN to a token from `understudy token create`".to_owned()
-            }
-            _ => self.remedy,
-        };
         let failure = match status {
             StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => {
                 Failure::usage(lower(&self.title), "", remedy)
             }
             _ => Failure::new(lower(&self.title), "", remedy),
         };
-        failure.reasons(why)
+        failure.reasons(why).refused()
+    }
+
+    /// The server's remedy, where it does not speak of headers and fields that the command line hides.
+    fn remedy(&self) -> String {
+        let kind = self.kind.rsplit(':').next().unwrap_or_default();
+        match kind {
+            "unauthorized" => {
+                "set UNDERSTUDY_TOKEN to a token that `understudy token create` made where `up` runs".into()
+            }
+            "invalid" if self.remedy.contains("skip_invalid") => {
+                "correct that, or protect only the others with --skip-invalid".into()
+            }
+            "invalid" if self.remedy.contains("`errors`") => "correct that and ask again".into(),
+            _ => self.remedy.clone(),
+        }
     }
 }
 

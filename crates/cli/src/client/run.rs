@@ -52,13 +52,22 @@ impl Run {
         matches!(self.state.as_str(), "done" | "failed" | "cancelled")
     }
 
+    /// Its kind, in a sentence.
+    fn noun(&self) -> &str {
+        match self.kind.as_str() {
+            "verify" => "comparison",
+            "discover" => "discovery",
+            kind => kind,
+        }
+    }
+
     /// What came of it, or why nothing did.
     pub(crate) fn into_result(self) -> Result<Value> {
-        let what = format!("the {} failed", self.kind);
+        let what = format!("the {} failed", self.noun());
         match self.state.as_str() {
             "done" => Ok(self.result.unwrap_or(Value::Null)),
             "cancelled" => {
-                Err(Failure::new(format!("the {} was cancelled", self.kind), "somebody asked for it", "ask again"))
+                Err(Failure::new(format!("the {} was cancelled", self.noun()), "somebody asked for it", "ask again"))
             }
             _ => {
                 let said = |key: &str| {
@@ -106,7 +115,7 @@ impl Client {
             _ => "it is still at work",
         };
         Failure::new(
-            format!("the {} did not end within {} s", run.kind, deadline.as_secs()),
+            format!("the {} did not end within {} s", run.noun(), deadline.as_secs()),
             why,
             "look at `understudy status`; give it more time with --timeout",
         )

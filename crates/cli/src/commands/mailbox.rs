@@ -118,6 +118,22 @@ impl Selection {
     }
 }
 
+impl MailboxCommand {
+    /// For "cannot …".
+    pub(crate) fn act(&self) -> &'static str {
+        match self {
+            Self::Protect(_) => "protect the mailboxes",
+            Self::List(_) => "list the mailboxes",
+            Self::Show(_) => "show the mailbox",
+            Self::Pause(_) => "pause the mailbox",
+            Self::Resume(_) => "resume the mailbox",
+            Self::Unprotect(_) => "unprotect the mailbox",
+            Self::Wait(_) => "wait for the mailboxes",
+            Self::Verify(_) => "verify the mailboxes",
+        }
+    }
+}
+
 pub(crate) async fn run(command: &MailboxCommand, context: &Context) -> Result<Exit> {
     let client = context.client()?;
     match command {
@@ -139,9 +155,9 @@ fn on_primary(primary: Option<&String>) -> Vec<(&'static str, &str)> {
 /// How long an act that the API does by itself may take to show as a run that ended.
 const STEER_TIMEOUT: Duration = Duration::from_secs(30);
 
-async fn steer(context: &Context, client: &Client, many: &Many, act: &str, verb: &str) -> Result<Exit> {
+async fn steer(context: &Context, client: &Client, many: &Many, act: &'static str, verb: &str) -> Result<Exit> {
     let body = many.reason.as_ref().map_or_else(|| json!({}), |reason| json!({"reason": reason}));
-    let mut outcomes = Outcomes::default();
+    let mut outcomes = Outcomes::of(act);
     for address in &many.addresses {
         let outcome = async {
             let answer = client.post(&["mailboxes", address, act], &on_primary(many.primary.as_ref()), &body).await?;
@@ -169,7 +185,7 @@ async fn unprotect_each(context: &Context, client: &Client, unprotect: &Unprotec
         ))?;
     }
     query.push(("keep_standby", "true"));
-    let mut outcomes = Outcomes::default();
+    let mut outcomes = Outcomes::of("unprotect");
     for address in &unprotect.addresses {
         let outcome = client.delete(&["mailboxes", address], &query).await.map(|answer| answer.body);
         outcomes.note(context, address, "No longer protected:", outcome);
@@ -178,13 +194,18 @@ async fn unprotect_each(context: &Context, client: &Client, unprotect: &Unprotec
 }
 
 /// What became of several addresses, one after the other.
-#[derive(Default)]
 struct Outcomes {
+    /// For "cannot … ADDRESS".
+    act: &'static str,
     done: Vec<Value>,
-    failures: Vec<(String, Failure)>,
+    failures: Vec<Failure>,
 }
 
 impl Outcomes {
+    fn of(act: &'static str) -> Self {
+        Self { act, done: Vec::new(), failures: Vec::new() }
+    }
+
     fn note(&mut self, context: &Context, address: &str, verb: &str, outcome: Result<Value>) {
         match outcome {
             Ok(value) => {
@@ -193,7 +214,7 @@ impl Outcomes {
                 }
                 self.done.push(value);
             }
-            Err(failure) => self.failures.push((address.to_owned(), failure)),
+            Err(failure) => self.failures.push(failure.cannot(&format!("{} {address}", self.act))),
         }
     }
 
@@ -201,13 +222,11 @@ impl Outcomes {
         if context.json {
             output::json(&self.done);
         }
-        if self.done.is_empty()
-            && let Some((_, failure)) = self.failures.pop_if(|_| true).filter(|_| self.failures.is_empty())
-        {
-            return Err(failure);
+        if self.done.is_empty() && self.failures.len() == 1 {
+            return Err(self.failures.remove(0));
         }
-        for (address, failure) in &self.failures {
-            eprintln!("{address}: {failure}");
+        for failure in &self.failures {
+            eprintln!("{failure}");
         }
         Ok(match (self.done.is_empty(), self.failures.is_empty()) {
             (_, true) => Exit::Done,

@@ -23,7 +23,7 @@ use crate::running::{Database, Door, cluster_config, cluster_failure};
     after_help = "Examples:\n  understudy preflight\n  sudo understudy preflight --fix\n\nExit code 0: nothing stands in the way; 1: something does."
 )]
 pub(crate) struct Preflight {
-    /// Correct what can be corrected safely: make data_dir, close secrets to others
+    /// Correct what can be corrected safely: make the data folder, close secrets to others
     #[arg(long)]
     fix: bool,
 }

@@ -47,6 +47,17 @@ pub(crate) enum RunCommand {
     },
 }
 
+impl RunCommand {
+    /// For "cannot …".
+    pub(crate) fn act(&self) -> &'static str {
+        match self {
+            Self::List { .. } => "list the runs",
+            Self::Show { .. } => "show the run",
+            Self::Cancel { .. } => "cancel the run",
+        }
+    }
+}
+
 pub(crate) async fn run(command: &RunCommand, context: &Context) -> Result<Exit> {
     let client = context.client()?;
     match command {

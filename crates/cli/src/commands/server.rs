@@ -59,8 +59,11 @@ pub(crate) struct Add {
     /// What it is to us
     #[arg(long, value_parser = ["primary", "standby"])]
     role: String,
-    /// Where it is: imaps://HOST, imap://HOST (STARTTLS), imap+insecure://HOST (this machine only)
-    #[arg(long, value_name = "URL")]
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "Where it is: imaps://HOST, imap://HOST (STARTTLS), imap+insecure://HOST (this machine only)"
+    )]
     imap: String,
     /// How one log-in opens every mailbox: a master user, a SASL authorisation identity, or each user's own password
     #[arg(long, value_parser = ["master", "authzid", "each"])]
@@ -107,6 +110,20 @@ pub(super) struct Trouble {
     pub(super) reason: String,
     #[serde(default)]
     pub(super) remedy: String,
+}
+
+impl ServerCommand {
+    /// For "cannot …".
+    pub(crate) fn act(&self) -> &'static str {
+        match self {
+            Self::Add(_) => "add the server",
+            Self::Change(_) => "change the server",
+            Self::List => "list the servers",
+            Self::Show { .. } => "show the server",
+            Self::Remove { .. } => "remove the server",
+            Self::Check { .. } => "check the server",
+        }
+    }
 }
 
 pub(crate) async fn run(command: &ServerCommand, context: &Context) -> Result<Exit> {

@@ -53,6 +53,17 @@ struct Token {
     revoked_at: Option<DateTime<Utc>>,
 }
 
+impl TokenCommand {
+    /// For "cannot …".
+    pub(crate) fn act(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "make the token",
+            Self::List => "list the tokens",
+            Self::Revoke { .. } => "revoke the token",
+        }
+    }
+}
+
 pub(crate) async fn run(command: &TokenCommand, context: &Context) -> Result<Exit> {
     match command {
         TokenCommand::Create { role, name, expires } => create(context, *role, name, *expires).await,

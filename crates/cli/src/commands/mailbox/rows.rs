@@ -56,12 +56,13 @@ pub(super) fn read(text: &str) -> Result<Rows, BadRow> {
         .from_reader(text.as_bytes());
     let mut columns: Option<Vec<&'static str>> = None;
     let mut rows = Rows::default();
+    let mut lines = Lines { text, offset: 0, line: 1 };
     for record in reader.records() {
         let record = record.map_err(|error| BadRow {
             line: error.position().map_or(1, csv::Position::line),
             why: "cannot be read as CSV".into(),
         })?;
-        let line = record.position().map_or(1, csv::Position::line);
+        let line = lines.of(record.position().map_or(0, csv::Position::byte));
         match &columns {
             None => match header(&record, line)? {
                 Header::Named(named) => columns = Some(named),
@@ -74,6 +75,31 @@ pub(super) fn read(text: &str) -> Result<Rows, BadRow> {
         }
     }
     Ok(rows)
+}
+
+/// Finds the line of each record. The reader's own position is where it began to look, before the empty lines and comments
+/// that it passes over, and half way through a `\r\n`.
+struct Lines<'t> {
+    text: &'t str,
+    offset: usize,
+    line: u64,
+}
+
+impl Lines<'_> {
+    /// The line of the record that was looked for from byte `start` on; records come in order.
+    fn of(&mut self, start: u64) -> u64 {
+        let start = usize::try_from(start).unwrap_or(usize::MAX).clamp(self.offset, self.text.len());
+        let passed = self.text.as_bytes()[self.offset..start].iter().filter(|byte| **byte == b'\n').count();
+        (self.offset, self.line) = (start, self.line + passed as u64);
+        while let Some(end) = self.text[self.offset..].find('\n') {
+            let line = &self.text[self.offset..self.offset + end];
+            if !line.trim().is_empty() && !line.starts_with('#') {
+                break;
+            }
+            (self.offset, self.line) = (self.offset + end + 1, self.line + 1);
+        }
+        self.line
+    }
 }
 
 enum Header {
@@ -161,6 +187,13 @@ mod tests {
             items("\u{feff}# the board\nana@example.org\r\n\nbob\n"),
             [r#"{"address":"ana@example.org","line":2}"#, r#"{"address":"bob","line":4}"#]
         );
+    }
+
+    #[test]
+    fn lines_are_counted_as_an_editor_does() {
+        let lines = |text: &str| read(text).unwrap().good.iter().map(|row| row.line).collect::<Vec<_>>();
+        assert_eq!(lines("address,group\r\n\r\nana,x\r\n# no\r\nbob,y\r\n"), [3, 5]);
+        assert_eq!(lines("address,group\n\"ana\",\"two\nlines\"\n   \nbob,y"), [2, 5]);
     }
 
     #[test]
