@@ -21,6 +21,7 @@ use crate::{
 /// What a token may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = TokenRole)]
 pub(crate) enum Role {
     /// Reads.
     Viewer,

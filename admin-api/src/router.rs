@@ -40,7 +40,7 @@ use crate::{
                        Lists go on with `?after=` and the `next` of the page before. A POST with an `Idempotency-Key` \
                        is carried out once."
     ),
-    components(schemas(crate::error::Problem)),
+    components(schemas(crate::error::Problem, crate::api::events::LagSample)),
     security(("token" = []))
 )]
 struct Description;

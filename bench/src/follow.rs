@@ -65,7 +65,7 @@ impl Followers {
         }
         if settings.measures(Peer::Understudy) {
             let standby = servers::start(place, "understudy-standby", names)?;
-            let installation = Installation::create_plain(settings.program()?, place, primary, &standby)?;
+            let installation = Installation::create(settings.program()?, place, primary, &standby)?;
             let understudy = installation.start()?;
             understudy.protect(names)?;
             understudy.wait_all()?;

@@ -5,11 +5,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use tokio::runtime::Handle;
+use anyhow::Result;
 use understudy_tests::process;
-use understudy_tests::proxy::Proxy;
 
+use crate::link::LinkBytes;
 use crate::load::{create_folders, fill_small};
 use crate::memory::rss_bytes;
 use crate::meter::Meter;
@@ -17,7 +16,7 @@ use crate::peer::Peer;
 use crate::report::{Goal, Report, Section};
 use crate::servers::{self, log_in};
 use crate::settings::Settings;
-use crate::understudy::{Installation, free_address};
+use crate::understudy::Installation;
 
 const FULL_MAILBOXES: u32 = 1_000;
 const LEAST_MAILBOXES: u32 = 20;
@@ -45,23 +44,19 @@ pub(crate) fn measure(settings: &Settings, report: &mut Report) -> Result<()> {
         create_folders(&mut log_in(&primary, name)?, &FOLDERS)?;
         fill_small(&primary, name, "INBOX", 0, MESSAGES_EACH)?;
     }
-    let behind = free_address()?;
-    let link = Handle::current().block_on(Proxy::to(behind))?;
-    let installation =
-        Installation::create(settings.program()?, folder.path(), &primary, &standby, behind, link.address())?;
+    let installation = Installation::create(settings.program()?, folder.path(), &primary, &standby)?;
     let understudy = installation.start()?;
     understudy.protect(&names)?;
     understudy.wait_all()?;
     std::thread::sleep(Duration::from_secs(settings.scaled(FULL_COOL_DOWN, LEAST_SECONDS).into()));
     let stretch = Duration::from_secs(settings.scaled(FULL_STRETCH, LEAST_SECONDS).into());
-    let bytes_before = link.bytes_to_server() + link.bytes_to_client();
-    ensure!(bytes_before > 0, "the link does not lead through the proxy, so its bytes cannot be counted");
+    let bytes_before = LinkBytes::read(understudy.link_port())?;
     let meter = Meter::start(&[&primary], Some(understudy.pid()));
     let gateway = Meter::start(&[], Some(understudy.pid()));
     let recovery = Meter::start(&[&standby], None);
     std::thread::sleep(stretch);
     let (all, gateway, recovery) = (meter.read(), gateway.read(), recovery.read());
-    let bytes = link.bytes_to_server() + link.bytes_to_client() - bytes_before;
+    let bytes = LinkBytes::read(understudy.link_port())?.since(&bytes_before);
     let bytes_a_second = bytes as f64 / all.wall_seconds;
     let per_mailbox = |cpu: f64, wall: f64| cpu * 1_000.0 / wall / f64::from(mailboxes);
     section.goal(

@@ -39,7 +39,7 @@ pub(crate) fn measure(settings: &Settings, report: &mut Report) -> Result<()> {
     let standby = servers::start(folder.path(), "standby", &names)?;
     fill_small(&primary, &names[0], "INBOX", 0, 50)?;
     let message = huge_message(bytes as usize);
-    let installation = Installation::create_plain(settings.program()?, folder.path(), &primary, &standby)?;
+    let installation = Installation::create(settings.program()?, folder.path(), &primary, &standby)?;
     let understudy = installation.start()?;
     understudy.protect(&names)?;
     understudy.wait_all()?;

@@ -22,7 +22,10 @@ impl LinkBytes {
         let text = String::from_utf8_lossy(&output.stdout);
         ensure!(output.status.success(), "ss failed: {}", String::from_utf8_lossy(&output.stderr));
         let connections: HashMap<_, _> = text.lines().map(parse).collect();
-        ensure!(!connections.is_empty(), "no connection between the gateways was found, so its bytes cannot be counted");
+        ensure!(
+            !connections.is_empty(),
+            "no connection between the gateways was found, so its bytes cannot be counted"
+        );
         Ok(Self(connections))
     }
 

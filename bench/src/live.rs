@@ -81,7 +81,7 @@ fn run(settings: &Settings, peer: Peer, seconds: u32, round: usize) -> Result<Tr
         }
         Peer::Understudy => {
             let place = folder.path();
-            let installation = Installation::create_plain(settings.program()?, place, &primary, &standby)?;
+            let installation = Installation::create(settings.program()?, place, &primary, &standby)?;
             let understudy = installation.start()?;
             understudy.protect(&names)?;
             understudy.wait_all()?;

@@ -29,6 +29,7 @@ mod watch;
 mod workload;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
@@ -96,8 +97,18 @@ impl Measurement {
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
-async fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    let measured = run(Arguments::parse()).await;
+    measured.map_or_else(
+        |error| {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
+}
+
+async fn run(arguments: Arguments) -> Result<()> {
     ensure!(arguments.scale > 0.0, "--scale must be above 0");
     ensure!(arguments.rounds > 0, "--rounds must be above 0");
     tokio::spawn(child::clean_up_on_signal());

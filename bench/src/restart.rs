@@ -36,7 +36,7 @@ pub(crate) fn measure(settings: &Settings, report: &mut Report) -> Result<()> {
     let primary = servers::start(folder.path(), "primary", &names)?;
     let standby = servers::start(folder.path(), "standby", &names)?;
     fill_small(&primary, &names[0], FOLDER, 0, FEW_MESSAGES)?;
-    let installation = Installation::create_plain(settings.program()?, folder.path(), &primary, &standby)?;
+    let installation = Installation::create(settings.program()?, folder.path(), &primary, &standby)?;
     let understudy = installation.start()?;
     understudy.protect(&names)?;
     understudy.wait_all()?;

@@ -79,7 +79,7 @@ fn seed(settings: &Settings, peer: Peer, place: &Path, primary: &Dovecot, names:
             meter.read()
         }
         Peer::Understudy => {
-            let installation = Installation::create_plain(settings.program()?, place, primary, &standby)?;
+            let installation = Installation::create(settings.program()?, place, primary, &standby)?;
             let understudy = installation.start()?;
             let meter = Meter::start(&both, Some(understudy.pid()));
             understudy.protect(names)?;

@@ -3,7 +3,7 @@
 //! In: two servers. Out: protected mailboxes and the moment everything is visible on the standby.
 //! Keeps true: nothing here reaches past `interfaces.md`; what an administrator cannot do is not measured.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -24,6 +24,7 @@ const PROTECT_AT_ONCE: usize = 250;
 pub(crate) struct Installation {
     program: PathBuf,
     configuration: PathBuf,
+    link_port: u16,
     ready_file: PathBuf,
     log: PathBuf,
 }
@@ -44,8 +45,9 @@ impl Installation {
                 server.master_password_file().display()
             )
         };
+        let link_port = free_port(Ipv4Addr::LOCALHOST)?;
         let text = format!(
-            "data_dir = \"{}\"\n\n[admin]\nlisten = \"127.0.0.1:{}\"\n\n[recovery]\nlisten = \"{link}\"\n\n[source]\nrecovery_url = [\"http://{link_via}\"]\n{}{}",
+            "data_dir = \"{}\"\n\n[admin]\nlisten = \"127.0.0.1:{}\"\n\n[recovery]\nlisten = \"127.0.0.1:{link_port}\"\n{}{}",
             folder.join("data").display(),
             free_port(Ipv4Addr::LOCALHOST)?,
             server("primary", primary),
@@ -56,6 +58,7 @@ impl Installation {
         Ok(Self {
             program: program.to_owned(),
             configuration,
+            link_port,
             ready_file: folder.join("ready"),
             log: folder.join("understudy.log"),
         })
@@ -85,6 +88,11 @@ impl Installation {
 impl Understudy {
     pub(crate) fn pid(&self) -> u32 {
         self.server.pid()
+    }
+
+    /// Where its two gateways meet.
+    pub(crate) fn link_port(&self) -> u16 {
+        self.installation.link_port
     }
 
     pub(crate) fn protect(&self, names: &[String]) -> Result<()> {
@@ -144,10 +152,6 @@ impl Understudy {
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
-}
-
-pub(crate) fn free_address() -> Result<SocketAddr> {
-    Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(Ipv4Addr::LOCALHOST)?)))
 }
 
 /// The program to measure: the one given, or a release build made now.

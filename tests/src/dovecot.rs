@@ -229,6 +229,10 @@ impl Dovecot {
 
     fn end(&mut self, signal: Signal) -> Result<()> {
         let Some(mut master) = self.master.take() else { return Ok(()) };
+        if signal == Signal::KILL {
+            // Held first: otherwise it starts new children while the old ones are being found.
+            process::signal(master.id(), Signal::STOP);
+        }
         let tree = process::tree(master.id());
         let first = if signal == Signal::KILL { tree.as_slice() } else { &tree[..1] };
         for pid in first {

@@ -57,7 +57,7 @@ pub struct Stack {
 }
 
 struct Apart {
-    _postgres: Postgres,
+    postgres: Postgres,
     link: Proxy,
 }
 
@@ -107,7 +107,7 @@ impl Stack {
         );
         write_config(&dir, &head, servers)?;
         let roles = ["recovery", "admin", "source"].map(|name| Role::new(name, &dir, &[]));
-        let apart = Some(Apart { _postgres: postgres, link });
+        let apart = Some(Apart { postgres, link });
         let mut stack = Self { dir, temp: Some(temp), roles: roles.into(), apart };
         stack.start().await?;
         Ok(stack)
@@ -141,14 +141,21 @@ impl Stack {
         role.end(Signal::KILL, false)
     }
 
-    /// Its private PostgreSQL; Understudy should bring it back.
-    pub fn kill_postgres(&self) -> Result<()> {
-        let pid = match &self.apart {
-            Some(apart) => apart._postgres.pid()?,
-            None => process::pid_in(&self.dir.join("data/postgres/data/postmaster.pid"))?,
-        };
-        process::signal(pid, Signal::KILL);
-        Ok(())
+    /// Its private PostgreSQL; Understudy should bring it back. It may just be doing so after an earlier time.
+    pub async fn kill_postgres(&self) -> Result<()> {
+        wait::until("there is a PostgreSQL to kill", READY_PATIENCE, async || {
+            let pid = match &self.apart {
+                Some(apart) => apart.postgres.pid(),
+                None => process::pid_in(&self.data_dir().join("postgres/data/postmaster.pid")),
+            };
+            let pid = pid.ok().filter(|pid| process::is_alive(*pid));
+            if let Some(pid) = pid {
+                process::signal(pid, Signal::KILL);
+                process::wait_gone(&[pid], READY_PATIENCE)?;
+            }
+            Ok(pid.is_some())
+        })
+        .await
     }
 
     /// A clean stop, as Ctrl-C asks for.

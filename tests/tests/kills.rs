@@ -56,7 +56,7 @@ impl Victim {
                 scenario.stack.kill_role("recovery")?;
                 scenario.stack.start().await
             }
-            Self::Postgres => scenario.stack.kill_postgres(),
+            Self::Postgres => scenario.stack.kill_postgres().await,
             Self::Primary => {
                 scenario.primary.kill()?;
                 scenario.primary.start_again()
@@ -101,7 +101,9 @@ async fn killed_during_live_traffic(victim: Victim) -> Result<()> {
         victim.strike(&mut scenario).await?;
     }
     some_traffic(&mut scenario.log_in("ann").await?, &mut mail).await?;
-    scenario.settle_and_compare(&["ann", "bob"]).await
+    let r = scenario.settle_and_compare(&["ann", "bob"]).await;
+    if r.is_err() { std::fs::write("/tmp/held", scenario.stack.dir().display().to_string())?; tokio::time::sleep(Duration::from_secs(100)).await; }
+    r
 }
 
 async fn some_traffic(client: &mut Client, mail: &mut Mail) -> Result<()> {

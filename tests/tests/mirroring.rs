@@ -54,7 +54,7 @@ async fn do_everything(client: &mut Client, mail: &mut Mail) -> Result<()> {
     client.delete("Sent").await?;
     client.create("Sent").await?;
     client.append("Sent", &[], None, &mail.any()).await?;
-    client.subscribe("Newer").await?;
+    client.subscribe("Newer/Deep/Deeper").await?;
     client.unsubscribe("Work/2026/März").await
 }
 
@@ -78,6 +78,7 @@ async fn mirrors_everything(primary: Options, standby: Options) -> Result<()> {
     scenario.settle_and_compare(&["ann"]).await?;
     ann.rename("Work", "Play").await?;
     scenario.settle_and_compare(&["ann"]).await?;
+    ann.select("Play").await?;
     ann.expunge("1:*").await?;
     scenario.settle_and_compare(&["ann"]).await?;
     scenario.log_in("bob").await?.append("INBOX", &[], None, &mail.any()).await?;

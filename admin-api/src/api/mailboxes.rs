@@ -29,6 +29,7 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
 /// A mailbox's state: what a person should know at one glance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = MailboxState)]
 pub(crate) enum State {
     Seeding,
     Mirroring,

@@ -36,6 +36,7 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
 /// What a mail server is to us.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ServerRole)]
 pub(crate) enum Role {
     Primary,
     Standby,
@@ -70,6 +71,7 @@ pub(crate) struct Login {
 /// The kinds of log-in.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = LoginMethod)]
 enum Method {
     Master,
     Authzid,

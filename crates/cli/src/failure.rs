@@ -60,7 +60,7 @@ impl Failure {
 
     /// An error from deeper down, its causes in a row.
     pub(crate) fn because(what: impl Into<String>, error: &anyhow::Error, remedy: impl Into<String>) -> Self {
-        Self::new(what, format!("{error:#}"), remedy)
+        Self::new(what, in_a_row(error.chain()), remedy)
     }
 
     pub(crate) fn what(&self) -> String {
@@ -78,6 +78,20 @@ impl Failure {
     pub(crate) fn exit(&self) -> Exit {
         self.exit
     }
+}
+
+/// An error and its causes, without those that only repeat what was said.
+pub(crate) fn in_a_row<'e>(chain: impl Iterator<Item = &'e (dyn std::error::Error + 'static)>) -> String {
+    let mut text = String::new();
+    for cause in chain {
+        let said = cause.to_string();
+        if text.is_empty() {
+            text = said;
+        } else if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+    }
+    text
 }
 
 impl fmt::Display for Failure {

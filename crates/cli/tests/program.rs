@@ -212,3 +212,18 @@ fn completions_are_made_for_each_shell() {
         assert!(output.status.success() && stdout(&output).contains("understudy"), "{shell}");
     }
 }
+
+#[test]
+fn a_database_that_does_not_answer_is_named_without_its_password() {
+    let dir = tempfile::tempdir().unwrap();
+    let environment = [
+        ("UNDERSTUDY__DATABASE__URL", "postgres://ann:geheim@127.0.0.1:1/mail"),
+        ("UNDERSTUDY__ADMIN__LISTEN", "127.0.0.1:0"),
+        ("UNDERSTUDY__RECOVERY__LISTEN", "127.0.0.1:0"),
+    ];
+    let output = understudy_with(dir.path(), &["up"], &environment);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("the database mail on 127.0.0.1 cannot be used"), "{said}");
+    assert!(said.contains("refused") && !said.contains("geheim"), "{said}");
+}

@@ -25,7 +25,6 @@ pub(crate) struct Problem {
 /// One thing wrong with one part of what was sent.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ProblemItem {
-    pointer: Option<String>,
     line: Option<usize>,
     /// The item of a list that it is about, if the server says.
     pub(crate) address: Option<String>,
@@ -37,10 +36,11 @@ pub(crate) struct ProblemItem {
 impl ProblemItem {
     /// `line 5: no server is named "mail-b"; did you mean "mail-a"?`
     pub(crate) fn sentence(&self) -> String {
-        let mut text = match (self.line, &self.address, &self.pointer) {
-            (Some(line), _, _) => format!("line {line}: "),
-            (None, Some(address), _) => format!("{address}: "),
-            (None, None, _) => String::new(),
+        let mut text = match (self.line, &self.address) {
+            (Some(line), Some(address)) => format!("line {line} ({address}): "),
+            (Some(line), None) => format!("line {line}: "),
+            (None, Some(address)) => format!("{address}: "),
+            (None, None) => String::new(),
         };
         text.push_str(&self.detail);
         if let Some(nearest) = &self.nearest

@@ -13,7 +13,7 @@ use self::machine::Fix;
 use super::Context;
 use super::server::check::{Finding, render};
 use crate::config::{self, Config, ConfigError};
-use crate::failure::{Exit, Result};
+use crate::failure::{Exit, Result, in_a_row};
 use crate::output;
 use crate::running::{Database, Door, cluster_config, cluster_failure};
 
@@ -99,13 +99,10 @@ async fn database(config: &Config, running: bool) -> Finding {
 }
 
 async fn reach(config: &Config) -> Result<String, String> {
-    let database = Database::named(config.database.as_ref()).map_err(|failure| failure.to_string())?;
-    let pool = database.pool(1);
-    let answer = tokio::time::timeout(servers::PATIENCE, pool.acquire()).await;
-    match answer {
-        Ok(Ok(_)) => Ok(database.place()),
-        Ok(Err(error)) => Err(format!("{} does not answer: {error}", database.place())),
-        Err(_) => Err(format!("{} does not answer within {} s", database.place(), servers::PATIENCE.as_secs())),
+    let database = Database::named(config.database.as_ref()).map_err(|failure| failure.why())?;
+    match database.answers().await {
+        Ok(()) => Ok(database.place()),
+        Err(error) => Err(format!("{} does not answer: {}", database.place(), in_a_row(error.chain()))),
     }
 }
 

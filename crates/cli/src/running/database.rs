@@ -2,10 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use secrecy::ExposeSecret;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::Connection as _;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
@@ -13,7 +15,10 @@ use understudy_database::PgPool;
 use understudy_database::cluster::{Cluster, ClusterConfig, ClusterError, DATABASE};
 
 use crate::config::DatabaseUrl;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Result, in_a_row};
+
+/// How long a database may take to let us in.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A migrated database that answers.
 pub(crate) struct Database {
@@ -40,15 +45,11 @@ impl Database {
             Some(url) => Self { options: read_url(url)?, private: None },
             None => Self::start_private(data_dir).await?,
         };
-        let pool = database.pool(1);
-        let migrated = understudy_database::migrate(&pool).await;
-        pool.close().await;
-        match migrated {
+        match database.prepare().await {
             Ok(()) => Ok(database),
             Err(error) => {
                 let place = database.place();
                 database.stop().await;
-                let error = anyhow::Error::new(error);
                 Err(Failure::because(
                     format!("the database {place} cannot be used"),
                     &error,
@@ -56,6 +57,23 @@ impl Database {
                 ))
             }
         }
+    }
+
+    async fn prepare(&self) -> anyhow::Result<()> {
+        self.answers().await?;
+        let pool = self.pool(1);
+        let migrated = understudy_database::migrate(&pool).await;
+        pool.close().await;
+        Ok(migrated?)
+    }
+
+    /// Connects once: a pool would keep trying and not say what is wrong.
+    pub(crate) async fn answers(&self) -> anyhow::Result<()> {
+        let connection = tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&self.options)).await;
+        let connection = connection.with_context(|| format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))??;
+        // It answered; a farewell that gets lost changes nothing.
+        let _ = connection.close().await;
+        Ok(())
     }
 
     /// The database that the configuration names, not yet asked for anything.
@@ -110,12 +128,8 @@ impl Database {
 
 /// What went wrong with the private cluster, with its own remedy.
 pub(crate) fn cluster_failure(error: &ClusterError) -> Failure {
-    let mut why = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(deeper) = cause {
-        why = format!("{why}: {deeper}");
-        cause = deeper.source();
-    }
+    let chain = std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source());
+    let why = in_a_row(chain);
     Failure::new("the private PostgreSQL cannot be started", why, error.remedy())
 }
 

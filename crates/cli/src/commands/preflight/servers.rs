@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::failure::Result;
 
 /// How long something on the network may take to answer at all.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a server's full check may take.
 const CHECK_PATIENCE: Duration = Duration::from_secs(60);
 
