@@ -236,7 +236,6 @@ impl Work<'_> {
     async fn apply(&mut self, transaction: &Transaction) -> anyhow::Result<()> {
         let started = Instant::now();
         let steps = plan(&transaction.changes);
-        for s in &steps { match s { Step::Append{folder,messages} => tracing::debug!("STEP append {folder} {:?}", messages.iter().map(|m| m.uid.0).collect::<Vec<_>>()), o => tracing::debug!("STEP {o:?}") } }
         let intent = self.intent(&steps);
         if !intent.folders.is_empty() {
             journal::begin(self.pool(), self.mailbox(), transaction.seq, &intent).await?;

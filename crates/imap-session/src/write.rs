@@ -1,5 +1,7 @@
 //! Commands on the messages of the open folder, many at a time.
 
+use std::ops::Range;
+
 use understudy_protocol::{Uid, UidSet, UidValidity};
 
 use crate::{
@@ -97,24 +99,47 @@ fn flag_list(flags: &[String]) -> Option<String> {
 }
 
 impl Session {
-    /// Runs commands on the open folder without waiting for each; all verdicts, in order.
+    /// Runs commands on the open folder, waiting only where one builds on another; all verdicts, in order.
+    ///
+    /// Dovecot 2.3.19 does not show a command what the one before it did while more commands are already there to be
+    /// read: an UID EXPUNGE right behind its STORE says OK and expunges nothing (measured). So only STOREs of different
+    /// messages share a round trip.
     ///
     /// A refusal does not stop those that follow. A command without messages, or that adds or removes no flag that can
     /// be written, is [`Tagged::Ok`] without being sent.
     pub async fn run_all(&mut self, commands: &[Command]) -> Result<Vec<Tagged>> {
-        let mut lines = Vec::new();
         // Which command a line belongs to.
-        let mut owners = Vec::new();
+        let mut lines: Vec<(Line, usize)> = Vec::new();
+        // Lines that may be sent without waiting for those before them, as ranges.
+        let mut rounds: Vec<Range<usize>> = Vec::new();
+        let mut stored = UidSet::default();
         let mut verdicts = Vec::with_capacity(commands.len());
         for (index, command) in commands.iter().enumerate() {
-            verdicts.push(match self.unsupported(command) {
-                Some(needs) => Tagged::Unsupported { needs },
-                None => {
-                    lines.extend(lines_of(command));
-                    owners.resize(lines.len(), index);
-                    Tagged::Ok { code: None, copied: None }
+            if let Some(needs) = self.unsupported(command) {
+                verdicts.push(Tagged::Unsupported { needs });
+                continue;
+            }
+            verdicts.push(Tagged::Ok { code: None, copied: None });
+            let uids = asked(command);
+            let stores = command.stores();
+            if !stores || uids.ranges().any(|(low, high)| stored.overlaps(low, high)) {
+                rounds.push(lines.len()..lines.len());
+                stored = UidSet::default();
+            }
+            if stores {
+                uids.ranges().for_each(|(low, high)| stored.insert_range(low, high));
+            }
+            for part in lines_of(command) {
+                let start = lines.len();
+                lines.extend(part.into_iter().map(|line| (line, index)));
+                match rounds.last_mut().filter(|round| stores && round.end == start) {
+                    Some(round) => round.end = lines.len(),
+                    None => rounds.push(start..lines.len()),
                 }
-            });
+            }
+            if !stores {
+                rounds.push(lines.len()..lines.len());
+            }
         }
         // RFC 6851 §4.3: a MOVE says COPYUID in an untagged OK, before it expunges. Which MOVE is meant shows by the
         // UIDs: nothing can be moved away twice. The order would not do, as verdicts may be late.
@@ -131,7 +156,11 @@ impl Session {
             // What our own commands do is no news.
             Ok(["EXPUNGE", "VANISHED", "FETCH", "EXISTS"].iter().any(|name| said.data(name).is_some()))
         };
-        let outcomes = self.conversation.ask_all(&lines, listener).await?;
+        let (lines, owners): (Vec<Line>, Vec<usize>) = lines.into_iter().unzip();
+        let mut outcomes = Vec::with_capacity(lines.len());
+        for round in rounds.into_iter().filter(|round| !round.is_empty()) {
+            outcomes.extend(self.conversation.ask_all(&lines[round], &mut *listener).await?);
+        }
         for (owner, copied) in remarks {
             add_copied(&mut verdicts[owner], copied);
         }
@@ -162,7 +191,15 @@ fn asked(command: &Command) -> &UidSet {
     }
 }
 
-fn lines_of(command: &Command) -> Vec<Line> {
+impl Command {
+    /// Does it only set flags?
+    fn stores(&self) -> bool {
+        matches!(self, Self::StoreFlags { .. } | Self::AddFlags { .. } | Self::RemoveFlags { .. })
+    }
+}
+
+/// The lines of a command, in parts of which each waits for the one before.
+fn lines_of(command: &Command) -> Vec<Vec<Line>> {
     let sets = short_sets(asked(command));
     let store = |what: &str, flags: &str| -> Vec<Line> {
         sets.iter().map(|set| Line::new(format!("UID STORE {set} {what}FLAGS.SILENT {flags}"))).collect()
@@ -170,17 +207,17 @@ fn lines_of(command: &Command) -> Vec<Line> {
     let into = |verb: &str, to: &FolderName| -> Vec<Line> {
         sets.iter().map(|set| Line::new(format!("UID {verb} {set}")).name(to)).collect()
     };
+    let one = |lines: Vec<Line>| if lines.is_empty() { Vec::new() } else { vec![lines] };
     match command {
-        Command::StoreFlags { flags, .. } => store("", flag_list(flags).as_deref().unwrap_or("()")),
-        Command::AddFlags { flags, .. } => flag_list(flags).map(|flags| store("+", &flags)).unwrap_or_default(),
-        Command::RemoveFlags { flags, .. } => flag_list(flags).map(|flags| store("-", &flags)).unwrap_or_default(),
+        Command::StoreFlags { flags, .. } => one(store("", flag_list(flags).as_deref().unwrap_or("()"))),
+        Command::AddFlags { flags, .. } => one(flag_list(flags).map(|flags| store("+", &flags)).unwrap_or_default()),
+        Command::RemoveFlags { flags, .. } => one(flag_list(flags).map(|flags| store("-", &flags)).unwrap_or_default()),
         Command::Expunge { .. } => {
-            let mut lines = store("+", "(\\Deleted)");
-            lines.extend(sets.iter().map(|set| Line::new(format!("UID EXPUNGE {set}"))));
-            lines
+            let expunge = sets.iter().map(|set| Line::new(format!("UID EXPUNGE {set}"))).collect();
+            vec![store("+", "(\\Deleted)"), expunge]
         }
-        Command::Copy { to, .. } => into("COPY", to),
-        Command::Move { to, .. } => into("MOVE", to),
+        Command::Copy { to, .. } => one(into("COPY", to)),
+        Command::Move { to, .. } => one(into("MOVE", to)),
     }
 }
 

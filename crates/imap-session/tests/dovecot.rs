@@ -287,6 +287,28 @@ async fn changes_since_a_position_name_flags_and_vanished() {
     assert_eq!((seen.flags, seen.vanished.is_empty()), (changes.flags, true));
 }
 
+/// Dovecot 2.3.19 answers OK to a UID EXPUNGE that was sent right behind its STORE, and expunges nothing.
+#[tokio::test]
+async fn an_expunge_expunges_whatever_was_stored_before_it() {
+    let server = Dovecot::start(Format::Mdbox).await;
+    let mut session = server.session("ann").await;
+    for _ in 0..20 {
+        let uids = append(&mut session, &inbox(), vec![message("x", 60); 20], &[]).await;
+        session.select(&inbox()).await.expect("opened").expect("there");
+        let set = |range: std::ops::Range<usize>| uids[range].iter().copied().collect::<UidSet>();
+        let commands = [
+            Command::StoreFlags { uids: set(0..20), flags: vec!["$New".into()] },
+            Command::StoreFlags { uids: set(0..1), flags: vec!["\\Seen".into()] },
+            Command::Expunge { uids: set(2..12) },
+        ];
+        session.run_all(&commands).await.expect("answered");
+        let left = session.uids(uids[0]).await.expect("listed");
+        assert_eq!(left, set(0..2).iter().chain(set(12..20).iter()).collect());
+        let flags = session.flags(&set(0..1)).await.expect("flags");
+        assert_eq!(flags[0].1, ["\\Seen"]);
+    }
+}
+
 #[tokio::test]
 async fn long_sets_go_in_several_commands() {
     let server = Dovecot::start(Format::Mdbox).await;

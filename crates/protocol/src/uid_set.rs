@@ -50,6 +50,13 @@ impl UidSet {
         self.0.get(at).is_some_and(|&(low, _)| low <= uid.0)
     }
 
+    /// Does the set hold any UID from `low` to `high`?
+    #[must_use]
+    pub fn overlaps(&self, low: Uid, high: Uid) -> bool {
+        let at = self.0.partition_point(|&(_, end)| end < low.0);
+        self.0.get(at).is_some_and(|&(begin, _)| begin <= high.0)
+    }
+
     /// The highest UID in the set.
     #[must_use]
     pub fn last(&self) -> Option<Uid> {
