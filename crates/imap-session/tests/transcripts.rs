@@ -402,23 +402,40 @@ async fn search_drops_what_the_star_brings_in() {
 async fn verdicts_may_come_late_and_stay_with_their_commands() {
     let steps = vec![
         step("UID STORE 1 FLAGS.SILENT (\\Seen $Work)", ""),
-        step("UID COPY 2:3 \"a\\\"b\"", ""),
-        step(
-            "UID MOVE 4 \"c\"",
-            "* OK [COPYUID 7 4 9] moved\r\nu4 OK done\r\nu3 OK [COPYUID 7 2:3 5:6] done\r\nu2 BAD what?\r\n",
-        ),
+        step("UID STORE 2 FLAGS.SILENT (\\Seen)", ""),
+        step("UID STORE 3 +FLAGS.SILENT ($Work)", "u4 OK done\r\nu3 NO no\r\nu2 BAD what?\r\n"),
     ];
     // NAMESPACE was u1.
     let mut session = session(steps).await;
     let verdicts = session
         .run_all(&[
             Command::StoreFlags { uids: set("1"), flags: vec!["\\seen".into(), "$Work".into(), "a b".into()] },
-            Command::Copy { uids: set("2:3"), to: FolderName::from("a\"b") },
-            Command::Move { uids: set("4"), to: FolderName::from("c") },
+            Command::StoreFlags { uids: set("2"), flags: vec!["\\Seen".into()] },
+            Command::AddFlags { uids: set("3"), flags: vec!["$Work".into()] },
         ])
         .await
         .expect("all answered");
-    assert!(matches!(&verdicts[0], Tagged::Bad { .. }));
+    assert!(matches!(&verdicts[..], [Tagged::Bad { .. }, Tagged::No { .. }, Tagged::Ok { .. }]), "{verdicts:?}");
+}
+
+#[tokio::test]
+async fn copies_and_moves_say_where_messages_went_and_wait_for_each_other() {
+    let steps = vec![
+        step("UID STORE 1:2 FLAGS.SILENT (\\Seen)", "<tag> OK done\r\n"),
+        step("UID COPY 2:3 \"a\\\"b\"", "<tag> OK [COPYUID 7 2:3 5:6] done\r\n"),
+        step("UID MOVE 4 \"c\"", "* OK [COPYUID 7 4 9] moved\r\n<tag> OK done\r\n"),
+        step("UID STORE 2 FLAGS.SILENT ()", "<tag> OK done\r\n"),
+    ];
+    let mut session = session(steps).await;
+    let verdicts = session
+        .run_all(&[
+            Command::StoreFlags { uids: set("1:2"), flags: vec!["\\Seen".into()] },
+            Command::Copy { uids: set("2:3"), to: FolderName::from("a\"b") },
+            Command::Move { uids: set("4"), to: FolderName::from("c") },
+            Command::StoreFlags { uids: set("2"), flags: vec![] },
+        ])
+        .await
+        .expect("all answered");
     let copied = |verdict: &Tagged| match verdict {
         Tagged::Ok { copied: Some((validity, pairs)), .. } => (validity.0, pairs.len()),
         other => panic!("{other:?}"),
