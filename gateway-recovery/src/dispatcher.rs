@@ -135,7 +135,7 @@ impl Dispatcher {
         let tasks = TaskTracker::new();
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut refused_at = Instant::now();
+        let mut tidied_at = Instant::now();
         let shared = self.applying.shared.clone();
         loop {
             let changed = shared.changed.notified();
@@ -150,7 +150,7 @@ impl Dispatcher {
                 () = shutdown.cancelled() => break,
                 () = changed => {}
                 _ = poll.tick() => {
-                    if let Err(error) = self.find_work(&mut refused_at).await {
+                    if let Err(error) = self.find_work(&mut tidied_at).await {
                         tracing::warn!(error = %error, "Could not look for work; trying again");
                     }
                     self.applier.standbys.close_idle().await;
@@ -162,7 +162,7 @@ impl Dispatcher {
         self.applier.standbys.close_all().await;
     }
 
-    async fn find_work(&mut self, refused_at: &mut Instant) -> understudy_database::Result<()> {
+    async fn find_work(&mut self, tidied_at: &mut Instant) -> understudy_database::Result<()> {
         for (mailbox, attempt) in journal::attempts(&self.pool).await? {
             if self.attempts.insert(mailbox, attempt).is_some_and(|before| before != attempt) {
                 self.applying.forgive(mailbox);
@@ -170,8 +170,11 @@ impl Dispatcher {
             }
         }
         self.applying.add(journal::behind(&self.pool).await?);
-        if refused_at.elapsed() >= REFUSED_PAUSE {
-            *refused_at = Instant::now();
+        if tidied_at.elapsed() >= REFUSED_PAUSE {
+            *tidied_at = Instant::now();
+            let mut db = self.pool.acquire().await?;
+            mirror::forget_unprotected(&mut db).await?;
+            drop(db);
             self.applying.add(mirror::mailboxes_with_refused(&self.pool).await?);
         }
         Ok(())

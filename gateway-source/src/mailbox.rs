@@ -29,7 +29,6 @@ const TRANSACTION_ADDITIONS: usize = 500;
 /// One protected mailbox as last captured.
 pub(crate) struct Mailbox {
     pub(crate) id: MailboxId,
-    tenant: TenantId,
     pub(crate) epoch: Epoch,
     pub(crate) captured: Seq,
     pub(crate) seeded: bool,
@@ -61,7 +60,6 @@ impl Mailbox {
         let folders = source::folders(pool, id).await?;
         Ok(Self {
             id,
-            tenant,
             epoch: journal.epoch,
             captured: journal.captured,
             seeded: journal.seeded,
@@ -181,10 +179,6 @@ impl Mailbox {
             tracing::info!(mailbox.id = %self.id, txn.seq = %self.captured, "Captured the first full copy");
         }
         Ok(())
-    }
-
-    pub(crate) fn tenant(&self) -> TenantId {
-        self.tenant
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 use chrono::Utc;
 use sqlx::PgPool;
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, Semaphore, mpsc, oneshot},
     task::JoinHandle,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -43,6 +43,8 @@ const REPORT_PAUSE: Duration = Duration::from_millis(100);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// … doubled up to this.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(3);
+/// Log-ins under way at once, so that a start with many mailboxes is no storm on their servers.
+const LOGINS: usize = 16;
 /// Barriers of one mailbox that may wait for its next look.
 const BARRIERS: usize = 64;
 
@@ -140,6 +142,7 @@ pub(crate) struct Supervisor {
     spool: Spool,
     shipper: ShipperHandle,
     mask: Vec<String>,
+    logins: Arc<Semaphore>,
     reports: Reports,
     gateway: Uuid,
     running: HashMap<MailboxId, Running>,
@@ -155,6 +158,7 @@ impl Supervisor {
             spool,
             shipper,
             mask,
+            logins: Arc::new(Semaphore::new(LOGINS)),
             reports: Reports::default(),
             gateway: Uuid::now_v7(),
             running: HashMap::new(),
@@ -210,7 +214,7 @@ impl Supervisor {
         self.answering.retain(|id| open.contains(id));
         for request in directives.requests {
             if self.answering.insert(request.id) {
-                self.answer(request, &directives.servers, shutdown);
+                self.answer(request, shutdown);
             }
         }
     }
@@ -255,6 +259,7 @@ impl Supervisor {
             shipper: self.shipper.clone(),
             reports: self.reports.clone(),
             mask: self.mask.clone(),
+            logins: self.logins.clone(),
             assignment: assignment.clone(),
             server: server.clone(),
             barriers: asked,
@@ -282,7 +287,7 @@ impl Supervisor {
     }
 
     /// Answers a request in a task of its own.
-    fn answer(&mut self, request: Request, servers: &[Server], shutdown: &CancellationToken) {
+    fn answer(&mut self, request: Request, shutdown: &CancellationToken) {
         let link = self.link.clone();
         let shutdown = shutdown.clone();
         let running = match &request.what {
@@ -291,7 +296,6 @@ impl Supervisor {
         };
         let barriers = running.map(|running| running.barriers.clone());
         let subject = running.map(|running| (running.assignment.clone(), running.server.clone()));
-        let _ = servers;
         let mask = self.mask.clone();
         self.tasks.spawn(async move {
             let work = async {

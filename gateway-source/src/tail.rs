@@ -3,12 +3,12 @@
 //! In: hints, timers, requests. Out: captured transactions (the shipper is told), reports on how it fares.
 //! Keeps true: every wait has a timer; an error drops everything in memory and starts anew from the journal.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -60,6 +60,7 @@ pub(crate) struct Tail {
     pub(crate) shipper: ShipperHandle,
     pub(crate) reports: Reports,
     pub(crate) mask: Vec<String>,
+    pub(crate) logins: Arc<Semaphore>,
     pub(crate) assignment: Assignment,
     pub(crate) server: Server,
     pub(crate) barriers: mpsc::Receiver<BarrierAnswer>,
@@ -149,7 +150,8 @@ impl Tail {
         let assignment = &self.assignment;
         let address = Address::parse(&self.server.imap, self.server.ca_file.clone())?;
         let login = Login::for_user(&self.server.login, &assignment.address).await?;
-        let sessions = Sessions::open(Door { address, login, mask: self.mask.clone() }).await?;
+        let sessions =
+            Sessions::open(Door { address, login, mask: self.mask.clone(), logins: self.logins.clone() }).await?;
         let mailbox = Mailbox::open(
             &self.pool,
             &self.spool,

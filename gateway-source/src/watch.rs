@@ -3,9 +3,13 @@
 //! Keeps true: a hint only says "look now"; whatever it says besides is not used. The NOTIFY session never opens a
 //! folder (Dovecot 2.3.19 then forgets every second event).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinHandle,
+    time::Instant,
+};
 use understudy_imap_session::{Address, Error, FolderName, Level, Login, Session, Sweep};
 
 /// A reading session without work is closed after this; connections are dear on the primary.
@@ -19,11 +23,15 @@ pub(crate) struct Door {
     pub(crate) address: Address,
     pub(crate) login: Login,
     pub(crate) mask: Vec<String>,
+    /// Shared by all mailboxes.
+    pub(crate) logins: Arc<Semaphore>,
 }
 
 impl Door {
     /// A session that has enabled QRESYNC where offered.
     pub(crate) async fn open(&self) -> Result<Session, Error> {
+        // The semaphore is never closed.
+        let _permit = self.logins.acquire().await.ok();
         let mut session = Session::open(&self.address, &self.login).await?;
         session.mask(&self.mask);
         session.enable_qresync().await?;
@@ -34,7 +42,7 @@ impl Door {
 
 /// The session that opens folders; made when needed.
 pub(crate) struct Reader {
-    door: std::sync::Arc<Door>,
+    door: Arc<Door>,
     session: Option<Session>,
     level: Level,
     used: Instant,
@@ -90,7 +98,7 @@ pub(crate) struct Sessions {
 impl Sessions {
     /// Logs in and starts to watch. The wait is armed before anyone looks.
     pub(crate) async fn open(door: Door) -> Result<Self, Error> {
-        let door = std::sync::Arc::new(door);
+        let door = Arc::new(door);
         let mut session = door.open().await?;
         let level = session.level();
         let mut reader = Reader { door: door.clone(), session: None, level, used: Instant::now() };
@@ -135,14 +143,21 @@ impl Sessions {
     pub(crate) async fn ask(&mut self) -> Result<Option<bool>, Error> {
         match &mut self.watch {
             // Also wakes a NOTIFY that went deaf (measured: after a rotation of Dovecot's list index log).
-            Watch::Notify(session) => Ok(Some(session.noop().await?.something)),
+            Watch::Notify(session) => {
+                let noticed = session.noop().await?;
+                if noticed.overflowed {
+                    // RFC 5465 §5.8: the server gave up telling us; ask it to begin again.
+                    session.notify_all().await?;
+                }
+                Ok(Some(noticed.something))
+            }
             _ => Ok(None),
         }
     }
 }
 
 /// Idles on INBOX with a session of its own, and passes each wake-up on.
-fn watch_inbox(door: std::sync::Arc<Door>) -> Watch {
+fn watch_inbox(door: Arc<Door>) -> Watch {
     let (sender, hints) = mpsc::channel(1);
     let task = tokio::spawn(async move {
         // Failing here costs speed, not correctness: the timers go on, and the next session tries again.

@@ -13,7 +13,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
@@ -165,7 +165,7 @@ pub struct Ports {
 pub struct Dovecot {
     options: Options,
     dir: PathBuf,
-    _temp: Option<TempDir>,
+    temp: Option<TempDir>,
     address: Ipv4Addr,
     ports: Ports,
     /// The unprivileged system user and group that own the mail.
@@ -188,7 +188,7 @@ impl Dovecot {
         } else {
             (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())
         };
-        let mut server = Self { options, dir, _temp: temp, address, ports, mail_ids, master: None };
+        let mut server = Self { options, dir, temp, address, ports, mail_ids, master: None };
         server.write_files().with_context(|| format!("could not prepare Dovecot {}", server.options.name))?;
         server.start_again()?;
         Ok(server)
@@ -312,6 +312,14 @@ impl Dovecot {
         ["console.log", "dovecot.log"].map(|name| tail(&self.dir.join(name), 30)).join("")
     }
 
+    /// What its log has that is worse than information.
+    pub fn complaints(&self) -> String {
+        let log = fs::read(self.log_path()).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log).into_owned();
+        let is_bad = |line: &&str| ["Error:", "Panic:", "Fatal:", "Warning:"].iter().any(|level| line.contains(level));
+        log.lines().filter(is_bad).map(|line| format!("  {line}\n")).collect()
+    }
+
     /// CPU seconds of all its processes since it was started.
     pub fn cpu_seconds(&self) -> f64 {
         self.master.as_ref().map_or(0.0, |master| process::cpu_seconds(master.id()))
@@ -370,6 +378,10 @@ impl Dovecot {
 
 impl Drop for Dovecot {
     fn drop(&mut self) {
+        let complaints = self.complaints();
+        if self.temp.is_some() && !complaints.is_empty() {
+            eprintln!("Dovecot {} complained:\n{complaints}", self.options.name);
+        }
         if let Err(error) = self.kill() {
             eprintln!("Dovecot {} is left running: {error:#}", self.options.name);
         }
@@ -414,11 +426,14 @@ pub fn free_port(address: Ipv4Addr) -> Result<u16> {
     Ok(TcpListener::bind((address, 0)).context("could not find a free port")?.local_addr()?.port())
 }
 
-/// Whole or not at all: Dovecot may read it at any moment.
+/// Whole or not at all: Dovecot may read it at any moment. It looks at whole seconds to see whether to read again.
 fn replace_file(path: &Path, text: &str) -> Result<()> {
     let new = path.with_extension("new");
     let mut file = fs::File::create(&new)?;
     file.write_all(text.as_bytes())?;
+    if let Ok(before) = fs::metadata(path).and_then(|metadata| metadata.modified()) {
+        file.set_modified(SystemTime::now().max(before + Duration::from_secs(1)))?;
+    }
     fs::set_permissions(&new, fs::Permissions::from_mode(0o644))?;
     Ok(fs::rename(new, path)?)
 }

@@ -473,10 +473,23 @@ async fn set_subscription(
     Ok(())
 }
 
-/// Forgets the mirror of a mailbox; its journal and content stay for history.
-pub async fn forget(db: &mut PgConnection, mailbox: MailboxId) -> Result<()> {
-    sqlx::query!("delete from mirror_folder where mailbox_id = $1", mailbox.0).execute(&mut *db).await?;
-    sqlx::query!("delete from mirror_subscription where mailbox_id = $1", mailbox.0).execute(&mut *db).await?;
-    sqlx::query!("delete from intent where mailbox_id = $1", mailbox.0).execute(db).await?;
+/// Forgets the mirrors of mailboxes that nobody protects any more; their journals and contents stay for history.
+pub async fn forget_unprotected(db: &mut PgConnection) -> Result<()> {
+    sqlx::query!(
+        "delete from intent i using mailbox m where m.mailbox_id = i.mailbox_id and m.unprotected_at is not null"
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query!(
+        "delete from mirror_subscription s using mailbox m
+         where m.mailbox_id = s.mailbox_id and m.unprotected_at is not null"
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query!(
+        "delete from mirror_folder f using mailbox m where m.mailbox_id = f.mailbox_id and m.unprotected_at is not null"
+    )
+    .execute(db)
+    .await?;
     Ok(())
 }
