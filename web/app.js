@@ -32,6 +32,8 @@ let refreshing = false;
 let again = false;
 let pending = null;
 let stream = null;
+/** Rises with every token given or forgotten: a stream of an earlier one ends. */
+let visit = 0;
 
 class Refused extends Error {}
 
@@ -78,9 +80,11 @@ function state(name) {
   return element("span", { className: `state ${tone}` }, element("span", { "aria-hidden": "true" }, `${icon} `), word);
 }
 
-function trouble(detail) {
-  if (!detail) return null;
-  return element("p", { className: "detail" }, `${detail.reason}. `, element("strong", {}, detail.remedy));
+/** Why, and what to do: what the API says as parts of a sentence becomes two sentences. */
+function reasonAndRemedy(className, reason, remedy) {
+  const ended = (text) => /[.!?]$/.test(text) ? text : `${text}.`;
+  const whatToDo = remedy ? [" ", element("strong", {}, ended(remedy[0].toUpperCase() + remedy.slice(1)))] : [];
+  return element("p", { className }, ended(reason), ...whatToDo);
 }
 
 function showLink(link) {
@@ -100,9 +104,9 @@ function showServer(server) {
     element("h3", {}, server.name),
     element("p", { className: "quiet" }, `${server.role} · ${server.mailboxes} ${server.mailboxes === 1 ? "mailbox" : "mailboxes"}`),
     element("p", {}, element("span", { className: `state ${tone}` }, element("span", { "aria-hidden": "true" }, `${icon} `), word),
-      ...(server.last_checked_at ? [" ", when(server.last_checked_at)] : [])),
-    problem ? element("p", { className: "trouble" }, `${problem.reason}. `, element("strong", {}, problem.remedy)) : null,
-    ...failed.map((finding) => element("p", { className: "trouble" }, `${finding.meaning} `, element("strong", {}, finding.remedy))));
+      ...(server.last_checked_at && !problem ? [" ", when(server.last_checked_at)] : [])),
+    problem ? reasonAndRemedy("trouble", problem.reason, problem.remedy) : null,
+    ...failed.map((finding) => reasonAndRemedy("trouble", finding.meaning, finding.remedy)));
 }
 
 function showMailbox(mailbox) {
@@ -111,18 +115,25 @@ function showMailbox(mailbox) {
   const copied = progress.messages_total > 0
     ? `${progress.messages_done.toLocaleString()} of ${progress.messages_total.toLocaleString()}`
     : mailbox.state === "seeding" ? "counting…" : "–";
-  const stateCell = element("td", {}, state(mailbox.state), trouble(mailbox.detail));
+  const stateCell = element("td", { role: "cell" }, state(mailbox.state), mailbox.detail ? reasonAndRemedy("detail", mailbox.detail.reason, mailbox.detail.remedy) : null);
   if (mailbox.set_aside > 0) {
     const messages = mailbox.set_aside === 1 ? "1 message is" : `${mailbox.set_aside} messages are`;
     stateCell.append(element("p", { className: "detail wait" }, `${messages} not on the standby as they are.`));
   }
-  return element("tr", {},
-    element("th", { scope: "row" }, mailbox.address),
+  // Named again in each cell and by role: on a narrow screen every row is a card of its own.
+  const cell = (label, className, content) => element("td", { className, role: "cell", "data-label": label }, content);
+  return element("tr", { role: "row" },
+    element("th", { scope: "row", role: "rowheader" }, mailbox.address),
     stateCell,
-    element("td", {}, `${mailbox.primary} → ${mailbox.standby}`),
-    element("td", { className: "number" }, waiting),
-    element("td", { className: "number" }, copied),
-    element("td", {}, when(mailbox.last_transaction_at)));
+    cell("From, to", "", `${mailbox.primary} → ${mailbox.standby}`),
+    cell("Not yet applied", "number", waiting),
+    cell("Copied", "number", copied),
+    cell("Last change", "", when(mailbox.last_transaction_at)));
+}
+
+function noMailboxes() {
+  const words = "No mailbox is like that. Clear the filter to see all of them.";
+  return element("tr", { role: "row" }, element("td", { className: "quiet", role: "cell", colspan: "6" }, words));
 }
 
 async function mailboxes() {
@@ -152,6 +163,7 @@ async function refresh() {
     show(status, list);
   } catch (error) {
     if (error instanceof Refused) forget(error.message);
+    else if (heardAt === 0) $("sentence").textContent = "No answer yet; asking again every 10 s.";
   } finally {
     refreshing = false;
     if (again) {
@@ -169,7 +181,7 @@ function show(status, list) {
   const none = status.mailboxes.total === 0;
   $("mailboxes-empty").hidden = !none || status.servers.length === 0;
   $("mailboxes-tools").hidden = none;
-  $("mailboxes").replaceChildren(...list.items.map(showMailbox));
+  $("mailboxes").replaceChildren(...(list.items.length > 0 ? list.items.map(showMailbox) : [noMailboxes()]));
   const filtered = $("q").value.trim() || $("state").value;
   const shown = `${list.items.length}${list.more ? "+" : ""}`;
   $("shown").textContent = filtered
@@ -198,7 +210,8 @@ function freshness() {
 
 // EventSource cannot send a token, so the stream is read by hand (https://html.spec.whatwg.org/#parsing-an-event-stream).
 async function listen(mine) {
-  while (token === mine) {
+  const current = visit;
+  while (visit === current) {
     const controller = new AbortController();
     try {
       const headers = { Authorization: `Bearer ${mine}`, Accept: "text/event-stream" };
@@ -236,6 +249,7 @@ async function read(body) {
 
 function enter(given) {
   token = given;
+  visit += 1;
   sessionStorage.setItem("understudy.token", token);
   $("enter").hidden = true;
   $("screen").hidden = false;
@@ -246,6 +260,7 @@ function enter(given) {
 
 function forget(reason) {
   token = null;
+  visit += 1;
   heardAt = 0;
   sessionStorage.removeItem("understudy.token");
   stream?.abort();
@@ -278,7 +293,10 @@ $("enter").addEventListener("submit", (event) => {
   event.preventDefault();
   const given = $("token").value.trim();
   $("token").value = "";
-  if (given) enter(given);
+  if (given) {
+    enter(given);
+    $("main").focus();
+  }
 });
 $("leave").addEventListener("click", () => forget(""));
 $("filter").addEventListener("submit", (event) => event.preventDefault());

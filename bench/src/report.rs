@@ -103,7 +103,7 @@ impl Figure {
             }
             _ => String::new(),
         };
-        format!("   {:<58} {:>10} {:<8}{verdict}", self.name, short(self.value), self.unit).trim_end().to_owned()
+        format!("   {:<68} {:>8} {:<8}{verdict}", self.name, short(self.value), self.unit).trim_end().to_owned()
     }
 }
 

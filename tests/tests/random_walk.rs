@@ -24,6 +24,8 @@ impl Walk {
     /// One thing a user might do. The server may refuse it; that is its right.
     async fn step(&mut self, client: &mut Client) -> Result<()> {
         let (folder, other) = (self.any(&FOLDERS), self.any(&FOLDERS));
+        // Dovecot ends a session whose selected folder is deleted.
+        client.select("INBOX").await?;
         let done = match self.random.random_range(0..20) {
             0..6 => {
                 let (flag, message) = (self.any(&FLAGS), self.mail.any());
@@ -80,7 +82,7 @@ async fn walk(seed: u64) -> Result<()> {
     }
     scenario.protect(&["ann"]).await?;
     for _ in 0..STEPS * times(20) {
-        walk.step(&mut ann).await?;
+        walk.step(&mut ann).await.with_context(|| format!("step; primary:\n{}", scenario.primary.log_tail()))?;
         match walk.random.random_range(0..60) {
             0 => {
                 scenario.stack.kill()?;

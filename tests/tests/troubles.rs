@@ -1,10 +1,14 @@
 //! What goes wrong is said, with reason and remedy, and stops nothing else.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use serde_json::Value;
-use understudy_tests::dovecot::MASTER_PASSWORD;
+use understudy_tests::client::Client;
+use understudy_tests::dovecot::{MASTER, MASTER_PASSWORD};
 use understudy_tests::mail::Mail;
 use understudy_tests::scenario::{self, Scenario};
+use understudy_tests::wait;
 
 use crate::mirroring::fill;
 
@@ -43,6 +47,12 @@ async fn a_wrong_master_password_is_said_and_nothing_is_lost_meanwhile() -> Resu
     scenario.settle().await?;
 
     scenario.primary.set_master_password("changed meanwhile")?;
+    // Dovecot looks at its file once a second at most; only then may the session be ended.
+    let master = format!("ann*{MASTER}");
+    wait::until("Dovecot refuses the old password", Duration::from_secs(30), async || {
+        Ok(Client::log_in(scenario.primary.imap_address(), &master, MASTER_PASSWORD).await.is_err())
+    })
+    .await?;
     scenario.primary.doveadm(&["kick", "ann"])?;
     let shown = scenario.until("ann", "is faulted", |shown| shown["state"] == "faulted").await?;
     assert!(has_reason_and_remedy(&shown), "{shown:#}");
