@@ -182,7 +182,6 @@ create table mirror_message (
     constraint mirror_message_folder foreign key (mailbox_id, folder_id) references mirror_folder on delete cascade
 );
 
-create index mirror_message_digest on mirror_message (mailbox_id, digest);
 create index mirror_message_set_aside on mirror_message (mailbox_id) where set_aside is not null;
 
 -- A message found on the standby that no transaction put there: from before protection, or appended right before a
@@ -324,7 +323,8 @@ create table source_message (
 );
 
 create index source_message_identity on source_message (mailbox_id, identity) where identity is not null;
-create index source_message_digest on source_message (mailbox_id, digest);
+-- Only where the server names no identities are contents recognised by their digest.
+create index source_message_digest on source_message (mailbox_id, digest) where identity is null;
 
 create table source_subscription (
     mailbox_id bigint not null references source_mailbox on delete cascade,
@@ -346,3 +346,8 @@ create table source_transaction (
     captured_at timestamptz not null default now(),
     constraint source_transaction_once primary key (mailbox_id, seq)
 );
+
+-- Mail compresses badly and slowly by row; contents are kept as they come.
+alter table source_transaction alter column content set storage external;
+alter table source_transaction alter column body set storage external;
+alter table transaction alter column body set storage external;

@@ -374,9 +374,11 @@ impl Look<'_> {
             if !missing.is_empty() {
                 tracing::debug!(mailbox.id = %self.mailbox.id, count = missing.len(), "Messages vanished before they were captured");
             }
-            let digests: Vec<_> = arrived.iter().map(|(_, content)| content.digest).collect();
-            let had = self.mailbox.known_digests(&digests).await?;
-            self.gathering.spooling.disregard(&had);
+            if rows.iter().any(|row| row.identity.is_none()) {
+                let digests: Vec<_> = arrived.iter().map(|(_, content)| content.digest).collect();
+                let had = self.mailbox.known_digests(&digests).await?;
+                self.gathering.spooling.disregard(&had);
+            }
             bodies.extend(arrived);
         }
         let mut added = 0;

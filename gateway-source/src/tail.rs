@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// A mailbox that just changed is asked this often; the pause grows while nothing comes.
-const HOT_PAUSE: Duration = Duration::from_millis(50);
+const HOT_PAUSE: Duration = Duration::from_millis(10);
 /// … up to this.
 const WARM_PAUSE: Duration = Duration::from_secs(2);
 /// A mailbox without changes for this long is quiet.

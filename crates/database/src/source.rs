@@ -212,11 +212,11 @@ pub async fn by_identity(
     rows.into_iter().map(|row| Ok((row.identity, content_ref(&row.digest, row.size)?))).collect()
 }
 
-/// Which of these contents have been captured in this mailbox before.
+/// Which of these contents have been captured in this mailbox before, from a server that names no identities.
 pub async fn known_digests(db: impl PgExecutor<'_>, mailbox: MailboxId, digests: &[Digest]) -> Result<Vec<Digest>> {
     let digests: Vec<Vec<u8>> = digests.iter().map(|digest| digest.0.to_vec()).collect();
     let rows = sqlx::query_scalar!(
-        "select distinct digest from source_message where mailbox_id = $1 and digest = any($2)",
+        "select distinct digest from source_message where mailbox_id = $1 and digest = any($2) and identity is null",
         mailbox.0,
         &digests,
     )

@@ -15,21 +15,20 @@ pub struct Oddities {
 impl Oddities {
     /// Looks at the next piece.
     pub fn look(&mut self, piece: &[u8]) {
-        if self.found {
+        if self.found || piece.is_empty() {
             return;
         }
-        // Every LF must follow a CR and every CR must precede an LF; then counting both and the pairs is enough.
-        let mut previous = self.last;
-        for &byte in piece {
-            let lone_cr = previous == Some(b'\r') && byte != b'\n';
-            let lone_lf = byte == b'\n' && previous != Some(b'\r');
-            if byte == 0 || lone_cr || lone_lf {
-                self.found = true;
-                return;
-            }
-            previous = Some(byte);
+        // A CR that ended the piece before must be followed by this piece's LF, and only such a CR may be.
+        let cr_before = self.last == Some(b'\r');
+        if cr_before != (piece[0] == b'\n') {
+            self.found |= cr_before || piece[0] == b'\n';
         }
-        self.last = previous;
+        self.found |= memchr::memchr3_iter(b'\r', b'\n', 0, piece).any(|at| match piece[at] {
+            b'\r' => piece.get(at + 1).is_some_and(|&next| next != b'\n'),
+            b'\n' => at > 0 && piece[at - 1] != b'\r',
+            _ => true,
+        });
+        self.last = piece.last().copied();
     }
 
     /// Did the whole message have any?
@@ -58,12 +57,15 @@ impl BothDigests {
     pub fn update(&mut self, piece: &[u8]) {
         self.exact.update(piece);
         self.size += piece.len() as u64;
-        let mut kept = Vec::with_capacity(piece.len());
-        kept.extend(piece.iter().filter(|&&byte| byte != b'\r' && byte != b'\n').map(|&byte| match byte {
-            0 => 0x80,
-            other => other,
-        }));
-        self.loose.update(&kept);
+        let mut rest = piece;
+        while let Some(at) = memchr::memchr3(b'\r', b'\n', 0, rest) {
+            self.loose.update(&rest[..at]);
+            if rest[at] == 0 {
+                self.loose.update(&[0x80]);
+            }
+            rest = &rest[at + 1..];
+        }
+        self.loose.update(rest);
     }
 
     /// The two digests and the size: exact, loose, octets.

@@ -9,7 +9,7 @@ use understudy_protocol::{ContentRef, Digest, MailboxId, codec, messages::Shipme
 
 use crate::{
     shipment::{Cargo, content_ref, received, transaction},
-    site::{Site, streamed, until},
+    site::{SECRET, Site, streamed, until, within},
 };
 
 /// More than the gateway gathers before it writes.
@@ -80,6 +80,20 @@ async fn a_shipment_cut_within_or_after_its_last_frame_leaves_nothing_and_the_ne
 
     assert_eq!(site.ship(whole).await.acks, [received(mailbox, 1)]);
     assert!(site.content(Digest::of(&large)).await.is_some());
+}
+
+#[tokio::test]
+async fn a_shipment_that_stalls_does_not_hold_up_the_end() {
+    let (mut site, mailbox) = Site::with_mailbox().await;
+    let whole = Cargo::default().whole(mailbox, 1, &[&vec![b's'; LARGE]]);
+    let body = streamed(stream::iter([Ok(whole.bytes[..LARGE].to_vec())]).chain(stream::pending()));
+    let request = site.client.post(site.url("ship")).bearer_auth(SECRET).body(body);
+    let stalled = tokio::spawn(request.send());
+    until("the content is being written", || site.pack_bytes().is_some_and(|bytes| bytes > 0)).await;
+    site.stop().await;
+    let answer = within("the shipment to be given up", stalled).await.unwrap();
+    assert!(!answer.is_ok_and(|answer| answer.status().is_success()), "what stalled is acknowledged");
+    assert_untouched(&site, mailbox).await;
 }
 
 #[tokio::test]

@@ -41,7 +41,8 @@ impl Source {
             let mailbox = site.protect(&format!("user{at}@example.org")).await;
             let transactions = (1..=TRANSACTIONS).map(|seq| {
                 let count = random.random_range(0..4);
-                let named: Vec<&[u8]> = (0..count).map(|_| &*contents[random.random_range(0..contents.len())]).collect();
+                let named: Vec<&[u8]> =
+                    (0..count).map(|_| &*contents[random.random_range(0..contents.len())]).collect();
                 transaction(mailbox, seq, &named)
             });
             captured.insert(mailbox, transactions.collect());
@@ -108,7 +109,11 @@ impl Source {
                 for change in &sent.changes {
                     let Change::MessageAdded(added) = change else { continue };
                     let kept = site.content(added.content.digest).await;
-                    assert_eq!(kept.as_ref(), self.content(change), "{mailbox} {seq} names a content that is not there");
+                    assert_eq!(
+                        kept.as_ref(),
+                        self.content(change),
+                        "{mailbox} {seq} names a content that is not there"
+                    );
                 }
             }
         }

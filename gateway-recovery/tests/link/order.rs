@@ -92,9 +92,11 @@ async fn content_is_sent_once_whatever_names_it_later() {
     let other = site.protect("ben@example.org").await;
     site.ship(Cargo::default().whole(mailbox, 1, &[b"mail", b""])).await;
     let bytes = site.pack_bytes();
-    let later = Cargo::default()
-        .transaction(&transaction(mailbox, 2, &[b"mail", b"mail"]))
-        .transaction(&transaction(other, 1, &[b"", b"mail"]));
+    let later = Cargo::default().transaction(&transaction(mailbox, 2, &[b"mail", b"mail"])).transaction(&transaction(
+        other,
+        1,
+        &[b"", b"mail"],
+    ));
     assert_eq!(site.ship(later).await.acks, [received(mailbox, 2), received(other, 1)]);
     assert_eq!(site.pack_bytes(), bytes);
     assert_eq!(site.contents_known().await, 2);
