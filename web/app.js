@@ -163,7 +163,7 @@ async function refresh() {
     show(status, list);
   } catch (error) {
     if (error instanceof Refused) forget(error.message);
-    else if (heardAt === 0) $("sentence").textContent = "No answer yet; asking again every 10 s.";
+    else if (heardAt === 0) say("No answer yet; asking again every 10 s.");
   } finally {
     refreshing = false;
     if (again) {
@@ -173,13 +173,21 @@ async function refresh() {
   }
 }
 
+/** Says a sentence, its commands set apart; only a new one is read out. */
+function say(sentence) {
+  const parts = sentence.split("`");
+  if ($("sentence").textContent === parts.join("")) return;
+  $("sentence").replaceChildren(...parts.map((part, index) => index % 2 === 1 ? element("code", {}, part) : part));
+}
+
 function show(status, list) {
-  if ($("sentence").textContent !== status.sentence) $("sentence").textContent = status.sentence;
+  say(status.sentence);
   showLink(status.link);
   $("servers").replaceChildren(...status.servers.map(showServer));
   $("servers-empty").hidden = status.servers.length > 0;
   const none = status.mailboxes.total === 0;
-  $("mailboxes-empty").hidden = !none || status.servers.length === 0;
+  $("mailboxes-section").hidden = none && status.servers.length === 0;
+  $("mailboxes-empty").hidden = !none;
   $("mailboxes-tools").hidden = none;
   $("mailboxes").replaceChildren(...(list.items.length > 0 ? list.items.map(showMailbox) : [noMailboxes()]));
   const filtered = $("q").value.trim() || $("state").value;

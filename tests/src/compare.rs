@@ -38,8 +38,9 @@ pub fn compare(primary: &Snapshot, standby: &Snapshot) -> Differences {
     for name in names {
         match (primary.folders.get(name), standby.folders.get(name)) {
             (Some(one), Some(other)) => compare_folders(name, one, other, &mut found),
-            (Some(_), None) => found.push(format!("folder {name}: missing on the standby")),
-            _ => found.push(format!("folder {name}: only on the standby")),
+            (Some(folder), None) => found.push(format!("folder {name}{}: missing on the standby", nature(folder))),
+            (None, Some(folder)) => found.push(format!("folder {name}{}: only on the standby", nature(folder))),
+            (None, None) => {}
         }
     }
     for name in primary.subscriptions.symmetric_difference(&standby.subscriptions) {
@@ -63,6 +64,11 @@ pub fn compare_uids(primary: &Snapshot, standby: &Snapshot) -> Differences {
         }
     }
     Differences(found)
+}
+
+/// A mere level between names, or a folder with messages.
+fn nature(folder: &Folder) -> String {
+    if folder.selectable { format!(" ({} messages)", folder.messages.len()) } else { " (not selectable)".to_owned() }
 }
 
 fn compare_folders(name: &str, one: &Folder, other: &Folder, found: &mut Vec<String>) {

@@ -54,7 +54,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("synchronous_commit", "on"),
     ("max_connections", "100"),
     ("shared_buffers", "64MB"),
-    ("wal_compression", "on"),
+    // Stays in the data directory, where a killed server leaves nothing behind for others.
+    ("dynamic_shared_memory_type", "mmap"),
     ("jit", "off"),
     ("max_parallel_workers_per_gather", "0"),
     ("autovacuum_naptime", "1min"),

@@ -9,7 +9,7 @@ use crate::{shipment::Cargo, site::Site};
 async fn nothing_is_known_of_a_mailbox_nobody_protects() {
     let (site, mailbox) = Site::with_mailbox().await;
     site.post(&format!("known/{}", MailboxId(mailbox.0 + 1000)), "").await.expect(404);
-    protected::unprotect(&mut *site.pool.acquire().await.unwrap(), mailbox, "the test").await.unwrap();
+    protected::unprotect(&mut site.pool.acquire().await.unwrap(), mailbox, "the test").await.unwrap();
     site.post(&format!("known/{mailbox}"), "").await.expect(404);
 }
 

@@ -62,7 +62,7 @@ async fn a_mailbox_nobody_protects_is_refused() {
     let stranger = MailboxId(mailbox.0 + 1000);
     let unknown = |mailbox| refused(mailbox, 0, Refusal::UnknownMailbox);
     assert_eq!(site.ship(Cargo::default().whole(stranger, 1, &[b"mail"])).await.acks, [unknown(stranger)]);
-    protected::unprotect(&mut *site.pool.acquire().await.unwrap(), mailbox, "the test").await.unwrap();
+    protected::unprotect(&mut site.pool.acquire().await.unwrap(), mailbox, "the test").await.unwrap();
     assert_eq!(site.ship(Cargo::default().whole(mailbox, 1, &[b"mail"])).await.acks, [unknown(mailbox)]);
     assert_eq!(site.contents_known().await, 0);
     assert_eq!(site.number("select count(*) from transaction").await, 0);

@@ -117,7 +117,7 @@ impl Site {
     }
 
     pub(crate) async fn protect(&self, address: &str) -> MailboxId {
-        self.protect_in(&mut *self.pool.acquire().await.unwrap(), address).await;
+        self.protect_in(&mut self.pool.acquire().await.unwrap(), address).await;
         let sql = "select mailbox_id from mailbox where address = $1";
         MailboxId(sqlx::query_scalar(sql).bind(address).fetch_one(&self.pool).await.unwrap())
     }
@@ -192,19 +192,40 @@ impl Site {
         self.ask("heartbeat", &heartbeat(seen_version, wait, vec![])).await.expect(200).value()
     }
 
-    /// The version of the directives once nothing new comes.
-    pub(crate) async fn settled(&self) -> u64 {
-        let settling = async {
+    /// A heartbeat that is held for all of `wait` and has nothing to say; a few before it may still tell of what was.
+    pub(crate) async fn held(&self, wait: Duration) -> Directives {
+        let holding = async {
             let mut seen = 0;
             loop {
-                let version = self.heartbeat(seen, Duration::from_millis(200)).await.version;
-                if version == seen {
-                    return seen;
+                let asked = Instant::now();
+                let told = self.heartbeat(seen, wait).await;
+                if told.version == seen {
+                    assert!(asked.elapsed() >= wait, "nothing was said after {:?}", asked.elapsed());
+                    return told;
                 }
-                seen = version;
+                seen = told.version;
             }
         };
-        within("the directives to settle", settling).await
+        within("a heartbeat to be held", holding).await
+    }
+
+    /// The version of the directives once everything has been told.
+    pub(crate) async fn settled(&self) -> u64 {
+        self.held(Duration::from_millis(200)).await.version
+    }
+
+    /// The first directives after `seen` that say `what`.
+    pub(crate) async fn told(&self, mut seen: u64, what: &str, says: impl Fn(&Directives) -> bool) -> Directives {
+        let listening = async {
+            loop {
+                let told = self.heartbeat(seen, Duration::from_secs(10)).await;
+                if told.version != seen && says(&told) {
+                    return told;
+                }
+                seen = told.version;
+            }
+        };
+        within(&format!("the directives to say {what}"), listening).await
     }
 
     /// Every number in the journal, with its row.
