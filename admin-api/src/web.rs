@@ -46,9 +46,7 @@ fn file(path: &str, asked: &HeaderMap) -> Response {
         return (StatusCode::NOT_FOUND, "there is no such file").into_response();
     };
     let tag = format!("\"{}\"", blake3::hash(&file.data).to_hex());
-    if asked.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
-        return StatusCode::NOT_MODIFIED.into_response();
-    }
+    let unchanged = asked.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
     let mime = file.metadata.mimetype().to_owned();
     let mime = if mime.starts_with("text/") { format!("{mime}; charset=utf-8") } else { mime };
     let headers = [
@@ -57,5 +55,9 @@ fn file(path: &str, asked: &HeaderMap) -> Response {
         (header::CACHE_CONTROL, "no-cache".to_owned()),
         (header::CONTENT_SECURITY_POLICY, POLICY.to_owned()),
     ];
+    // A browser gives its stored page the headers of the 304 (RFC 9111 §3.2), so they are the page's own.
+    if unchanged {
+        return (StatusCode::NOT_MODIFIED, headers).into_response();
+    }
     (headers, file.data.into_owned()).into_response()
 }

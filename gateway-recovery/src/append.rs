@@ -2,6 +2,8 @@
 //!
 //! Keeps true: one batch in flight; every message ends with a standby UID or a reason; a refused message stops no other.
 
+use std::ops::Range;
+
 use understudy_imap_session::{Append, Error, FolderName};
 use understudy_protocol::{AddedMessage, Digest, Uid, UidSet, UidValidity};
 use understudy_replication::inventory::Digests;
@@ -35,10 +37,12 @@ pub(crate) async fn append(
 ) -> Result<Done, Error> {
     let mut done = Done::default();
     // Ranges still to do, the next one last.
-    let mut ranges = vec![0..messages.len()];
-    if !standby.session().capabilities().has("MULTIAPPEND") {
-        ranges = (0..messages.len()).rev().map(|index| index..index + 1).collect();
-    }
+    let at_once = if standby.session().capabilities().has("MULTIAPPEND") { messages.len() } else { 1 };
+    let mut ranges: Vec<Range<usize>> = (0..messages.len())
+        .step_by(at_once.max(1))
+        .rev()
+        .map(|start| start..(start + at_once).min(messages.len()))
+        .collect();
     let mut created = false;
     while let Some(range) = ranges.pop() {
         if range.is_empty() {

@@ -155,8 +155,16 @@ impl Applier {
 
 /// An error of applying, for a person.
 fn trouble(server: &str, error: &anyhow::Error) -> Trouble {
-    if let Some(error) = error.downcast_ref::<Error>() {
-        return explain(server, error);
+    if let Some(Error::Source(cause)) = error.downcast_ref::<Error>()
+        && cause.kind() == std::io::ErrorKind::InvalidData
+    {
+        return Trouble {
+            kind: "content_damaged".to_owned(),
+            reason: cause.to_string(),
+            remedy: "Restore the content store from its backup, or unprotect the mailbox and protect it again."
+                .to_owned(),
+            fault: true,
+        };
     }
     if error.is::<StandbyReset>() {
         return Trouble {
@@ -168,6 +176,9 @@ fn trouble(server: &str, error: &anyhow::Error) -> Trouble {
                     .to_owned(),
             fault: true,
         };
+    }
+    if let Some(error) = error.downcast_ref::<Error>() {
+        return explain(server, error);
     }
     let missing = error.is::<Missing>();
     Trouble {
@@ -331,7 +342,6 @@ impl Work<'_> {
             standby_uid_validity: UidValidity(0),
             standby_uid_next: Uid(1),
         };
-        // A level that only holds other folders comes with them.
         if selectable {
             self.standby.session().create(&name, special_use).await?;
             self.standby.close().await?;
@@ -347,10 +357,21 @@ impl Work<'_> {
                     self.effects.strays.extend(found);
                 }
             }
+        } else if let Some(level) = self.level(path) {
+            // It comes with the folders it holds; some servers can make it without any.
+            unless_refused(self.standby.session().create(&level, &[]).await)?;
         }
         self.effects.folders.insert(folder, created.clone());
         self.folders.insert(folder, created);
         Ok(())
+    }
+
+    /// A name that asks for a level which only holds other folders: it ends in the separator (RFC 9051 §6.3.4).
+    fn level(&mut self, path: &FolderPath) -> Option<FolderName> {
+        let mut below = path.components().to_vec();
+        below.push("x".to_owned());
+        let name = self.standby.session().name_for(&FolderPath::new(below));
+        name.as_bytes().strip_suffix(b"x").map(FolderName::new)
     }
 
     async fn rename(&mut self, folder: FolderId, path: &FolderPath) -> anyhow::Result<()> {
@@ -388,11 +409,8 @@ impl Work<'_> {
         } else {
             self.standby.session().unsubscribe(&name).await
         };
-        match done {
-            // Some servers take subscriptions of existing folders only; it is noted all the same, and verify tells.
-            Ok(()) | Err(Error::Refused { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
+        // Some servers take subscriptions of existing folders only; it is noted all the same, and verify tells.
+        unless_refused(done)?;
         self.effects.subscriptions.push((path.clone(), subscribed));
         Ok(())
     }
@@ -637,6 +655,9 @@ impl Work<'_> {
         } else if known.selectable {
             self.standby.close().await?;
             self.standby.session().delete(&name).await?;
+        } else if !self.folders.values().any(|other| other.folder != folder && other.standby_name == known.standby_name)
+        {
+            unless_refused(self.standby.session().delete(&name).await)?;
         }
         self.folders.remove(&folder);
         self.effects.folders.remove(&folder);
@@ -695,6 +716,14 @@ impl Work<'_> {
 /// A name as its column holds it. Names we make are ASCII (modified UTF-7, RFC 3501 §5.1.3).
 fn spelled(name: &FolderName) -> String {
     String::from_utf8_lossy(name.as_bytes()).into_owned()
+}
+
+/// The outcome of a command that the standby may refuse.
+fn unless_refused(outcome: Result<(), Error>) -> Result<(), Error> {
+    match outcome {
+        Err(Error::Refused { .. }) => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// The standby's folder is not the one we filled.

@@ -99,13 +99,18 @@ impl DirectiveBoard {
     async fn follow(&self, seen: &mut Option<u64>) -> anyhow::Result<()> {
         let mut listener = PgListener::connect_with(&self.pool).await?;
         listener.listen("understudy_directive").await?;
+        // Whatever was told while nobody listened.
+        self.changed();
         loop {
             let version = link::directive_version(&self.pool).await?;
             if seen.replace(version) != Some(version) {
                 self.changed();
             }
-            // Either way the version is read again.
-            let _ = tokio::time::timeout(POLL, listener.recv()).await.map_or(Ok(None), |heard| heard.map(Some))?;
+            // A notification comes when its change is committed; the sequence may have risen long before.
+            if let Ok(heard) = tokio::time::timeout(POLL, listener.recv()).await {
+                heard?;
+                self.changed();
+            }
         }
     }
 

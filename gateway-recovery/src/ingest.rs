@@ -10,7 +10,7 @@ use futures_util::{Stream, StreamExt};
 use sqlx::{PgConnection, PgPool};
 use understudy_database::{content, content::Place, journal};
 use understudy_protocol::{
-    Change, ContentRef, Digest, MailboxId, TenantId, Transaction,
+    Change, ContentRef, Digest, Direction, MailboxId, TenantId, Transaction,
     codec::{self, CodecError},
     messages::{Ack, Refusal, Shipment, Shipped},
 };
@@ -178,6 +178,8 @@ async fn receive_mailbox(
     for transaction in transactions {
         if transaction.epoch != numbers.epoch {
             refused = Some(Refusal::Epoch { current: numbers.epoch });
+        } else if transaction.direction != Direction::Outbound {
+            refused = Some(Refusal::Direction);
         } else if transaction.seq <= received {
             // Shipped twice: acknowledged again.
             continue;

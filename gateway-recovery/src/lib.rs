@@ -13,6 +13,7 @@ mod ingest;
 mod known;
 mod router;
 mod runs;
+mod serve;
 mod standby;
 mod store;
 mod strays;
@@ -44,7 +45,7 @@ pub enum ContentConfig {
     File(PathBuf),
 }
 
-/// Runs until `shutdown`; fails only when it cannot start, or when its listener breaks.
+/// Runs until `shutdown`; fails only when it cannot start.
 pub async fn run(config: RecoveryConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
     let ContentConfig::File(folder) = &config.content;
     let store = store::Store::open(config.pool.clone(), folder).context("could not open the content store")?;
@@ -65,12 +66,8 @@ pub async fn run(config: RecoveryConfig, shutdown: CancellationToken) -> anyhow:
     tasks.spawn(dispatcher.run(shutdown.clone()));
     tasks.spawn(runner.run(shutdown.clone()));
     tasks.close();
-    let stop = shutdown.clone();
-    let served = axum::serve(config.listener, router::router(state, shutdown.clone()))
-        .with_graceful_shutdown(async move { stop.cancelled().await })
-        .await
-        .context("the link's listener failed");
+    serve::serve(config.listener, router::router(state, shutdown.clone()), shutdown.clone()).await;
     shutdown.cancel();
     tasks.wait().await;
-    served
+    Ok(())
 }

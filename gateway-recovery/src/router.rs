@@ -211,5 +211,8 @@ async fn inventory(State(state): State<LinkState>, Path(id): Path<Uuid>, body: B
             }
         }
     }
+    if !buffer.is_empty() {
+        return Err(broken(CodecError::Truncated.to_string()));
+    }
     Ok(())
 }

@@ -88,9 +88,9 @@ impl Store {
                     file
                 }
             };
-            found.push((file, place.offset, place.content.size));
+            found.push(Found { file, offset: place.offset, content: place.content, looked: Looked::default() });
         }
-        Ok(Contents { oddities: vec![(0, Oddities::default()); found.len()], found, first: 0 })
+        Ok(Contents { found, first: 0 })
     }
 }
 
@@ -165,11 +165,25 @@ impl Drop for Receiving {
 
 /// Contents to be read in the order in which they were asked for.
 pub(crate) struct Contents {
-    found: Vec<(Arc<File>, u64, u64)>,
-    /// How far each was looked through, and what was seen.
-    oddities: Vec<(u64, Oddities)>,
+    found: Vec<Found>,
     /// The content that index 0 of the next append means.
     first: usize,
+}
+
+/// A content in its pack.
+struct Found {
+    file: Arc<File>,
+    offset: u64,
+    content: ContentRef,
+    looked: Looked,
+}
+
+/// What was seen of a content while it was read from its start.
+#[derive(Clone, Default)]
+struct Looked {
+    through: u64,
+    oddities: Oddities,
+    hasher: blake3::Hasher,
 }
 
 impl Contents {
@@ -180,25 +194,42 @@ impl Contents {
 
     /// Did this content, having been read, hold bytes that servers are known to alter?
     pub(crate) fn is_odd(&self, index: usize) -> bool {
-        self.oddities.get(index).is_some_and(|(_, oddities)| oddities.found())
+        self.found.get(index).is_some_and(|found| found.looked.oddities.found())
     }
 }
 
-impl ContentSource for Contents {
-    async fn read(&mut self, index: usize, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let index = self.first + index;
-        let (file, start, size) = self.found.get(index).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+impl Found {
+    fn read(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let size = self.content.size;
         let room = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(buffer.len());
-        let read = pack::read_at(file, start + offset, &mut buffer[..room])?;
+        let read = pack::read_at(&self.file, self.offset + offset, &mut buffer[..room])?;
         if read == 0 && room > 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a pack is shorter than the index says"));
         }
-        if let Some((seen, oddities)) = self.oddities.get_mut(index)
-            && *seen == offset
-        {
-            oddities.look(&buffer[..read]);
-            *seen += read as u64;
+        if offset == 0 {
+            self.looked = Looked::default();
+        }
+        if self.looked.through == offset {
+            self.looked.oddities.look(&buffer[..read]);
+            self.looked.hasher.update(&buffer[..read]);
+            self.looked.through += read as u64;
+            // Before the last bytes go out: a command that never ends stores nothing.
+            if self.looked.through == size && Digest::from(self.looked.hasher.finalize()) != self.content.digest {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, Damaged(self.content.digest)));
+            }
         }
         Ok(read)
+    }
+}
+
+/// A content in the store is not what it was.
+#[derive(Debug, thiserror::Error)]
+#[error("the content {0} in the store is damaged")]
+pub(crate) struct Damaged(Digest);
+
+impl ContentSource for Contents {
+    async fn read(&mut self, index: usize, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let found = self.found.get_mut(self.first + index);
+        found.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?.read(offset, buffer)
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! This is what makes an append safe to repeat: what a crash left behind is found again here, never appended again.
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    io,
+};
 
 use understudy_database::mirror::{self, Stray};
 use understudy_imap_session::{BodySink, FolderName};
@@ -83,11 +86,10 @@ impl Strays {
         mailbox: MailboxId,
         folder: FolderId,
     ) -> anyhow::Result<&mut Vec<Stray>> {
-        if !self.folders.contains_key(&folder) {
-            let strays = mirror::strays(pool, mailbox, folder).await?;
-            self.folders.insert(folder, strays);
+        match self.folders.entry(folder) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(free) => Ok(free.insert(mirror::strays(pool, mailbox, folder).await?)),
         }
-        Ok(self.folders.entry(folder).or_default())
     }
 
     /// Strays found in this transaction, in a folder that had none.

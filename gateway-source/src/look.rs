@@ -74,10 +74,13 @@ struct Listed<'a> {
     status: FolderStatus,
 }
 
+/// Which flags messages have now.
+type Flags = Vec<(Uid, Vec<String>)>;
+
 /// What goes into the journal after every addition has.
 #[derive(Default)]
 struct Late {
-    flags: Vec<(FolderId, Vec<(Uid, Vec<String>)>)>,
+    flags: Vec<(FolderId, Flags)>,
     expunged: Vec<(FolderId, UidSet)>,
     deleted: Vec<FolderId>,
     /// HIGHESTMODSEQ at EXAMINE, covered once the above is written.
@@ -141,7 +144,10 @@ impl Look<'_> {
 
     /// Folders created, renamed, deleted; subscriptions. Answers which folder each listed one is.
     fn take_structure<'s>(&mut self, sweep: &'s Sweep) -> anyhow::Result<Vec<Listed<'s>>> {
-        anyhow::ensure!(sweep.folders.iter().any(|folder| folder.path.is_inbox()), NoInbox);
+        // A log-in without rights is shown INBOX by name and nothing of it: that is no listing of a mailbox.
+        let readable =
+            |folder: &ListedFolder| folder.path.is_inbox() && (folder.status.is_some() || !folder.selectable);
+        anyhow::ensure!(sweep.folders.iter().any(readable), NoInbox);
         let known: Vec<Known> = self
             .mailbox
             .folders
@@ -188,7 +194,7 @@ impl Look<'_> {
             .folders
             .into_iter()
             .zip(listed)
-            .filter_map(|(folder, listed)| Some(Listed { folder, listed, status: listed.status.clone()? }))
+            .filter_map(|(folder, listed)| Some(Listed { folder, listed, status: listed.status? }))
             .collect())
     }
 
@@ -290,7 +296,7 @@ impl Look<'_> {
         Ok(true)
     }
 
-    fn late_flags(&mut self, folder: FolderId, changed: Vec<(Uid, Vec<String>)>) {
+    fn late_flags(&mut self, folder: FolderId, changed: Flags) {
         if !changed.is_empty() {
             self.late.flags.push((folder, changed));
         }
@@ -428,7 +434,7 @@ impl Look<'_> {
 
     /// Lists everything once more and captures additions only. Answers whether removals may be written now.
     async fn look_again(&mut self) -> anyhow::Result<bool> {
-        let sweep = self.reader.session().await?.sweep().await?;
+        let sweep = self.reader.sweep().await?;
         let by_path: BTreeMap<&FolderPath, FolderId> =
             self.mailbox.folders.values().map(|folder| (&folder.path, folder.folder)).collect();
         let mut targets = Vec::new();
@@ -436,9 +442,8 @@ impl Look<'_> {
             let (Some(status), selectable) = (&listed.status, listed.selectable) else { continue };
             match by_path.get(&listed.path) {
                 Some(&folder) if folder_position(self.mailbox, folder).uid_validity == status.uid_validity => {
-                    if status.uid_next > folder_position(self.mailbox, folder).uid_next {
-                        targets.push((folder, listed.name.clone()));
-                    }
+                    let grown = status.uid_next > folder_position(self.mailbox, folder).uid_next;
+                    targets.extend(grown.then(|| (folder, listed.name.clone())));
                 }
                 // A folder that is new since: what was removed may have gone there.
                 _ if selectable => return Ok(false),
@@ -477,9 +482,9 @@ impl Look<'_> {
     }
 }
 
-/// The log-in sees no INBOX.
+/// The log-in sees no INBOX, or may not read it.
 #[derive(Debug, thiserror::Error)]
-#[error("the listing has no INBOX")]
+#[error("the listing has no INBOX that can be read")]
 pub(crate) struct NoInbox;
 
 /// A listed folder as a listing shows it; `None` when it can't be told just now and was not known before.

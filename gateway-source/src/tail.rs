@@ -237,9 +237,9 @@ fn trouble(server: &str, error: &anyhow::Error) -> Trouble {
     if error.is::<NoInbox>() {
         return Trouble {
             kind: "no_folders".to_owned(),
-            reason: format!("{server} shows this log-in no folder of the mailbox, not even INBOX"),
-            remedy: "Give the log-in the right to list and read. With Dovecot's acl plugin a master user sees nothing \
-                     until `acl_user = %u` is set in its plugin section."
+            reason: format!("{server} lets this log-in list or read nothing of the mailbox, not even INBOX"),
+            remedy: "Give the log-in the right to list and read: with Dovecot's acl plugin a line \
+                     `* user=understudy lr` in the global ACL file."
                 .to_owned(),
             fault: true,
         };

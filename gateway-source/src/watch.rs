@@ -62,6 +62,13 @@ impl Reader {
         Ok(self.session.insert(session))
     }
 
+    /// Lists all folders. A folder that is open would be listed as this session last saw it, so none is.
+    pub(crate) async fn sweep(&mut self) -> Result<Sweep, Error> {
+        let session = self.session().await?;
+        session.unselect().await?;
+        session.sweep().await
+    }
+
     async fn close_if_idle(&mut self) {
         if self.used.elapsed() > READER_IDLE
             && let Some(session) = self.session.take()
@@ -120,7 +127,7 @@ impl Sessions {
     pub(crate) async fn sweep(&mut self) -> Result<Sweep, Error> {
         match &mut self.watch {
             Watch::Notify(session) => session.sweep().await,
-            _ => self.reader.session().await?.sweep().await,
+            _ => self.reader.sweep().await,
         }
     }
 

@@ -81,8 +81,8 @@ pub enum Refusal {
     UnknownMailbox,
     /// It names content that is neither here nor in the shipment.
     LacksContent { digests: Vec<Digest> },
-    /// It is the number of another transaction than the one received under it: forget and ask what is known.
-    Diverged,
+    /// It travels the wrong way for the mailbox's side.
+    Direction,
 }
 
 /// Sent all the time, by which the recovery site knows the source lives; also fetches directives.

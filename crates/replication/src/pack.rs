@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Seek, SeekFrom, Write},
+    io,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -44,7 +44,7 @@ impl PackWriter {
             self.flush()?;
         }
         if piece.len() >= BUFFER_BYTES {
-            self.file.write_all(piece)?;
+            self.file.write_all_at(piece, self.written)?;
             self.written += piece.len() as u64;
         } else {
             self.buffer.extend_from_slice(piece);
@@ -60,13 +60,13 @@ impl PackWriter {
         }
         self.buffer.clear();
         self.file.set_len(offset)?;
-        self.file.seek(SeekFrom::Start(offset))?;
         self.written = offset;
         Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.write_all(&self.buffer)?;
+        // At a place of our own: what a failed write (a full disk) left behind lies beyond it and is written over.
+        self.file.write_all_at(&self.buffer, self.written)?;
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
