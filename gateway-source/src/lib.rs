@@ -41,7 +41,8 @@ pub async fn run(config: SourceConfig, shutdown: CancellationToken) -> anyhow::R
         .context("could not open the spool folder")?;
     let link = link::Link::new(&config.recovery_urls, &config.link_secret).context("could not set up the link")?;
     let shipper = shipper::Shipper::new(config.pool.clone(), link.clone(), spool.clone());
-    let supervisor = supervisor::Supervisor::new(config.pool, link, spool, shipper.handle(), config.capability_mask);
+    let tools = mailbox::Tools { pool: config.pool, spool, link, shipper: shipper.handle() };
+    let supervisor = supervisor::Supervisor::new(tools, config.capability_mask);
     let shipping = tokio::spawn(shipper.run(shutdown.child_token()));
     supervisor.run(shutdown).await;
     shipping.await.context("the shipper did not end well")

@@ -13,11 +13,12 @@ use understudy_imap_session::Row;
 use understudy_protocol::{
     AddedMessage, Change, ContentRef, Digest, Direction, Epoch, FolderId, FolderPath, FolderPosition, MailboxId,
     Position, Seq, TenantId, Transaction, Uid, UidSet, UidValidity,
-    messages::{Known, SeedProgress},
+    messages::{Assignment, Known, SeedProgress},
 };
 
 use crate::{
     link::Link,
+    shipper::ShipperHandle,
     spool::{Spool, Spooling},
 };
 
@@ -37,19 +38,23 @@ pub(crate) struct Mailbox {
     pub(crate) subscriptions: BTreeSet<FolderPath>,
     pool: PgPool,
     spool: Spool,
+    shipper: ShipperHandle,
+}
+
+/// What a mailbox works with.
+#[derive(Clone)]
+pub(crate) struct Tools {
+    pub(crate) pool: PgPool,
+    pub(crate) spool: Spool,
+    pub(crate) link: Link,
+    pub(crate) shipper: ShipperHandle,
 }
 
 impl Mailbox {
     /// Reads what is remembered; when the recovery site holds another journal than ours, ours is rebuilt from its.
-    pub(crate) async fn open(
-        pool: &PgPool,
-        spool: &Spool,
-        link: &Link,
-        id: MailboxId,
-        tenant: TenantId,
-        epoch: Epoch,
-        received: Seq,
-    ) -> anyhow::Result<Self> {
+    pub(crate) async fn open(tools: &Tools, assignment: &Assignment) -> anyhow::Result<Self> {
+        let Tools { pool, spool, link, shipper } = tools;
+        let Assignment { mailbox: id, tenant, epoch, received, .. } = *assignment;
         let mut journal = source::open(pool, id, tenant, epoch).await?;
         // Ours lacks what was received, or what we dropped as received is gone there: the receiver's word is final.
         if journal.captured < received || journal.received > received {
@@ -68,6 +73,7 @@ impl Mailbox {
             subscriptions: source::subscriptions(pool, id).await?.into_iter().collect(),
             pool: pool.clone(),
             spool: spool.clone(),
+            shipper: shipper.clone(),
         })
     }
 
@@ -159,6 +165,7 @@ impl Mailbox {
         let gained = source::capture(&mut db, &captured).await?;
         db.commit().await?;
         self.captured = captured.transaction.seq;
+        self.shipper.captured(self.id);
         for (folder, gained) in gained {
             if let Some(folder) = self.folders.get_mut(&folder) {
                 folder.messages = folder.messages.saturating_add_signed(gained.messages);

@@ -10,7 +10,6 @@ use std::{
 };
 
 use chrono::Utc;
-use sqlx::PgPool;
 use tokio::{
     sync::{Notify, Semaphore, mpsc, oneshot},
     task::JoinHandle,
@@ -30,8 +29,7 @@ use uuid::Uuid;
 use crate::{
     inquiry,
     link::Link,
-    shipper::ShipperHandle,
-    spool::Spool,
+    mailbox::Tools,
     tail::{BarrierAnswer, Tail},
 };
 
@@ -137,10 +135,7 @@ struct Running {
 
 /// Owns every tail.
 pub(crate) struct Supervisor {
-    pool: PgPool,
-    link: Link,
-    spool: Spool,
-    shipper: ShipperHandle,
+    tools: Tools,
     mask: Vec<String>,
     logins: Arc<Semaphore>,
     reports: Reports,
@@ -151,12 +146,9 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(crate) fn new(pool: PgPool, link: Link, spool: Spool, shipper: ShipperHandle, mask: Vec<String>) -> Self {
+    pub(crate) fn new(tools: Tools, mask: Vec<String>) -> Self {
         Self {
-            pool,
-            link,
-            spool,
-            shipper,
+            tools,
             mask,
             logins: Arc::new(Semaphore::new(LOGINS)),
             reports: Reports::default(),
@@ -171,8 +163,9 @@ impl Supervisor {
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         let (sender, mut directives) = mpsc::channel(1);
         let talking =
-            tokio::spawn(listen(self.link.clone(), self.gateway, self.reports.clone(), sender, shutdown.clone()));
-        let reporting = tokio::spawn(report(self.link.clone(), self.gateway, self.reports.clone(), shutdown.clone()));
+            tokio::spawn(listen(self.tools.link.clone(), self.gateway, self.reports.clone(), sender, shutdown.clone()));
+        let reporting =
+            tokio::spawn(report(self.tools.link.clone(), self.gateway, self.reports.clone(), shutdown.clone()));
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -180,7 +173,7 @@ impl Supervisor {
                     Some(directives) => self.follow(directives, &shutdown).await,
                     None => break,
                 },
-                disputed = self.shipper.disputed() => self.settle(disputed, &shutdown).await,
+                disputed = self.tools.shipper.disputed() => self.settle(disputed, &shutdown).await,
             }
         }
         for running in self.running.values() {
@@ -220,11 +213,11 @@ impl Supervisor {
     }
 
     async fn forget_unwanted(&self, wanted: &HashSet<MailboxId>) -> anyhow::Result<()> {
-        for mailbox in source::mailboxes(&self.pool).await?.into_iter().filter(|id| !wanted.contains(id)) {
-            let mut db = self.pool.begin().await?;
+        for mailbox in source::mailboxes(&self.tools.pool).await?.into_iter().filter(|id| !wanted.contains(id)) {
+            let mut db = self.tools.pool.begin().await?;
             let files = source::forget(&mut db, mailbox).await?;
             db.commit().await?;
-            self.spool.remove(&files);
+            self.tools.spool.remove(&files);
             self.reports.forget(mailbox);
         }
         Ok(())
@@ -253,10 +246,7 @@ impl Supervisor {
         let (barriers, asked) = mpsc::channel(BARRIERS);
         let shutdown = shutdown.child_token();
         let tail = Tail {
-            pool: self.pool.clone(),
-            link: self.link.clone(),
-            spool: self.spool.clone(),
-            shipper: self.shipper.clone(),
+            tools: self.tools.clone(),
             reports: self.reports.clone(),
             mask: self.mask.clone(),
             logins: self.logins.clone(),
@@ -288,7 +278,7 @@ impl Supervisor {
 
     /// Answers a request in a task of its own.
     fn answer(&mut self, request: Request, shutdown: &CancellationToken) {
-        let link = self.link.clone();
+        let link = self.tools.link.clone();
         let shutdown = shutdown.clone();
         let running = match &request.what {
             Asked::Barrier { mailbox } | Asked::Inventory { mailbox, .. } => self.running.get(mailbox),

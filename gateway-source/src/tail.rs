@@ -6,7 +6,6 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use sqlx::PgPool;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     time::Instant,
@@ -21,11 +20,8 @@ use understudy_protocol::{
 use understudy_replication::trouble::explain;
 
 use crate::{
-    link::Link,
     look::{Depth, NoInbox, look},
-    mailbox::Mailbox,
-    shipper::ShipperHandle,
-    spool::Spool,
+    mailbox::{Mailbox, Tools},
     supervisor::Reports,
     watch::{Door, Sessions},
 };
@@ -54,10 +50,7 @@ pub(crate) type BarrierAnswer = oneshot::Sender<Seq>;
 
 /// Everything a tail needs.
 pub(crate) struct Tail {
-    pub(crate) pool: PgPool,
-    pub(crate) link: Link,
-    pub(crate) spool: Spool,
-    pub(crate) shipper: ShipperHandle,
+    pub(crate) tools: Tools,
     pub(crate) reports: Reports,
     pub(crate) mask: Vec<String>,
     pub(crate) logins: Arc<Semaphore>,
@@ -111,7 +104,8 @@ impl Tail {
             Ok(opened) => opened,
             Err(error) => return End::Failed(error),
         };
-        self.shipper.captured(mailbox.id);
+        // What a former life captured may not have been shipped.
+        self.tools.shipper.captured(mailbox.id);
         let mut rhythm = Rhythm::new(sessions.reader.level());
         loop {
             // Barriers count from here: what was done before they were asked for is in this look.
@@ -128,9 +122,6 @@ impl Tail {
                 Err(error) => return End::Failed(error),
             };
             *lived = true;
-            if found.something {
-                self.shipper.captured(mailbox.id);
-            }
             if found.complete {
                 for barrier in waiting.drain(..) {
                     let _ = barrier.send(mailbox.captured);
@@ -152,16 +143,7 @@ impl Tail {
         let login = Login::for_user(&self.server.login, &assignment.address).await?;
         let sessions =
             Sessions::open(Door { address, login, mask: self.mask.clone(), logins: self.logins.clone() }).await?;
-        let mailbox = Mailbox::open(
-            &self.pool,
-            &self.spool,
-            &self.link,
-            self.id(),
-            assignment.tenant,
-            assignment.epoch,
-            assignment.received,
-        )
-        .await?;
+        let mailbox = Mailbox::open(&self.tools, assignment).await?;
         Ok((mailbox, sessions))
     }
 

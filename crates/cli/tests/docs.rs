@@ -99,7 +99,6 @@ fn every_key_of_the_reference_exists_and_none_is_missing() {
 #[test]
 fn every_command_shown_is_understood() {
     let dir = tempfile::tempdir().unwrap();
-    // Flags that name files are read before anybody is spoken to.
     let mut understood = 0;
     for (path, text) in documents() {
         for (line, block) in blocks(&text, "sh") {

@@ -202,8 +202,9 @@ pub async fn by_identity(
     identities: &[String],
 ) -> Result<HashMap<String, ContentRef>> {
     let rows = sqlx::query!(
-        r#"select distinct on (identity) identity as "identity!", digest, size from source_message
-           where mailbox_id = $1 and identity = any($2)"#,
+        r#"select distinct on (m.identity) m.identity as "identity!", m.digest, m.size
+           from unnest($2::text[]) as wanted (identity)
+           join source_message m on m.mailbox_id = $1 and m.identity = wanted.identity"#,
         mailbox.0,
         identities,
     )
