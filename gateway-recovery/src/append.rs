@@ -2,9 +2,9 @@
 //!
 //! Keeps true: one batch in flight; every message ends with a standby UID or a reason; a refused message stops no other.
 
-use std::ops::Range;
+use std::{io, ops::Range};
 
-use understudy_imap_session::{Append, Error, FolderName};
+use understudy_imap_session::{Append, Command, ContentSource, Error, FolderName};
 use understudy_protocol::{AddedMessage, Digest, Uid, UidSet, UidValidity};
 use understudy_replication::inventory::Digests;
 
@@ -38,11 +38,7 @@ pub(crate) async fn append(
     let mut done = Done::default();
     // Ranges still to do, the next one last.
     let at_once = if standby.session().capabilities().has("MULTIAPPEND") { messages.len() } else { 1 };
-    let mut ranges: Vec<Range<usize>> = (0..messages.len())
-        .step_by(at_once.max(1))
-        .rev()
-        .map(|start| start..(start + at_once).min(messages.len()))
-        .collect();
+    let mut ranges = batches(contents, at_once).map_err(Error::Source)?;
     let mut created = false;
     while let Some(range) = ranges.pop() {
         if range.is_empty() {
@@ -57,6 +53,7 @@ pub(crate) async fn append(
                 }
                 done.uid_validity = Some(appended.uid_validity);
                 done.outcomes.extend(appended.uids.into_iter().map(Outcome::Stored));
+                check_odd(standby, name, messages, contents, range, &mut done).await?;
             }
             Err(error) if missing_folder(&error) && !created => {
                 created = true;
@@ -75,8 +72,24 @@ pub(crate) async fn append(
             Err(error) => return Err(error),
         }
     }
-    check_odd(standby, name, messages, contents, &mut done).await?;
     Ok(done)
+}
+
+/// Ranges of messages that go into one command each, the first one last. One that ends in CR goes alone, so that it can be
+/// mended before the next takes its place in the order.
+fn batches(contents: &Contents, at_once: usize) -> io::Result<Vec<Range<usize>>> {
+    let mut batches: Vec<Range<usize>> = Vec::new();
+    let mut alone = true;
+    for index in 0..contents.len() {
+        let ends_in_cr = contents.last_byte(index)? == Some(b'\r');
+        match batches.last_mut() {
+            Some(batch) if !alone && !ends_in_cr && batch.len() < at_once => batch.end = index + 1,
+            _ => batches.push(index..index + 1),
+        }
+        alone = ends_in_cr;
+    }
+    batches.reverse();
+    Ok(batches)
 }
 
 fn line(message: &AddedMessage) -> Append {
@@ -100,15 +113,13 @@ async fn check_odd(
     standby: &mut Standby,
     name: &FolderName,
     messages: &[&AddedMessage],
-    contents: &Contents,
+    contents: &mut Contents,
+    batch: Range<usize>,
     done: &mut Done,
 ) -> Result<(), Error> {
-    let odd: Vec<(usize, Uid)> = done
-        .outcomes
-        .iter()
-        .enumerate()
-        .filter_map(|(index, outcome)| match outcome {
-            Outcome::Stored(uid) if contents.is_odd(index) => Some((index, *uid)),
+    let odd: Vec<(usize, Uid)> = batch
+        .filter_map(|index| match done.outcomes.get(index) {
+            Some(Outcome::Stored(uid)) if contents.is_odd(index) => Some((index, *uid)),
             _ => None,
         })
         .collect();
@@ -121,7 +132,14 @@ async fn check_odd(
     standby.session().bodies(&uids, &mut stored).await?;
     for (index, uid) in odd {
         let digest: Option<Digest> = stored.of(uid);
-        if digest != Some(messages[index].content.digest) {
+        if digest == Some(messages[index].content.digest) {
+            continue;
+        }
+        if contents.last_byte(index).map_err(Error::Source)? == Some(b'\r')
+            && let Some(uid) = append_padded(standby, name, messages[index], contents, index, uid).await?
+        {
+            done.outcomes[index] = Outcome::Stored(uid);
+        } else {
             metrics::counter!("understudy_apply_errors_total", "reason" => "altered").increment(1);
             let reason = "the standby stored other bytes than it was given: it changes NUL or line ends that are not \
                           CR LF";
@@ -129,4 +147,52 @@ async fn check_odd(
         }
     }
     Ok(())
+}
+
+/// Dovecot's APPEND drops a CR at the very end of a message, so one that ends in CR gets one more to lose. Takes the place
+/// of the altered copy when that makes it exact; answers where the exact copy is.
+async fn append_padded(
+    standby: &mut Standby,
+    name: &FolderName,
+    message: &AddedMessage,
+    contents: &mut Contents,
+    index: usize,
+    altered: Uid,
+) -> Result<Option<Uid>, Error> {
+    contents.start_at(index);
+    let batch = [Append { size: message.content.size + 1, ..line(message) }];
+    let mut padded = Padded { contents, size: message.content.size };
+    let appended = match standby.session().append_batch(name, &batch, &mut padded).await {
+        Ok(appended) => appended,
+        Err(Error::Refused { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let Some(&uid) = appended.uids.first() else { return Ok(None) };
+    let mut stored = Digests::default();
+    standby.session().bodies(&UidSet::range(uid, uid), &mut stored).await?;
+    let exact = stored.of(uid) == Some(message.content.digest);
+    let superfluous = if exact { altered } else { uid };
+    standby.session().run_all(&[Command::Expunge { uids: UidSet::range(superfluous, superfluous) }]).await?;
+    Ok(exact.then_some(uid))
+}
+
+/// A content with one CR more.
+struct Padded<'a> {
+    contents: &'a mut Contents,
+    size: u64,
+}
+
+impl ContentSource for Padded<'_> {
+    async fn read(&mut self, index: usize, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        if offset < self.size {
+            return self.contents.read(index, offset, buffer).await;
+        }
+        match buffer.first_mut() {
+            Some(first) => {
+                *first = b'\r';
+                Ok(1)
+            }
+            None => Ok(0),
+        }
+    }
 }

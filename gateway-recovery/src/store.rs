@@ -198,6 +198,22 @@ impl Contents {
     }
 }
 
+impl Contents {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.found.len()
+    }
+
+    /// The byte a content ends in; `None` where it has none.
+    pub(crate) fn last_byte(&self, index: usize) -> io::Result<Option<u8>> {
+        let found = self.found.get(index).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let Some(last) = found.content.size.checked_sub(1) else { return Ok(None) };
+        let mut byte = [0];
+        let read = pack::read_at(&found.file, found.offset + last, &mut byte)?;
+        Ok((read == 1).then_some(byte[0]))
+    }
+}
+
 impl Found {
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let size = self.content.size;

@@ -114,7 +114,9 @@ async fn everything_is_mirrored_where_the_primary_offers_less() -> Result<()> {
         let lacking: Vec<&str> = lacking.split(' ').collect();
         let left = ALL.split_whitespace().filter(|word| !lacking.contains(word)).collect::<Vec<_>>().join(" ");
         let primary = scenario::primary(&["ann", "bob"]).capability(&left);
-        mirrors_everything(primary, scenario::standby(&["ann", "bob"]).capability(&left)).await?;
+        // A standby without UIDPLUS cannot hold an exact mirror, and is refused.
+        let standby = scenario::standby(&["ann", "bob"]).capability(&format!("{left} UIDPLUS"));
+        mirrors_everything(primary, standby).await?;
     }
     Ok(())
 }

@@ -33,7 +33,8 @@ impl Walk {
             }
             6..15 => self.with_messages(client, folder, other).await,
             15 => client.create(folder).await,
-            // Dovecot 2.3 itself ends sessions after a RENAME of INBOX ("Mailbox was deleted under us").
+            // INBOX is not renamed here: after that, Dovecot 2.3.19 ended sessions ("Mailbox was deleted under us"). Whether a
+            // RENAME of INBOX is mirrored is not tested yet.
             16 if folder == "INBOX" => client.create(other).await,
             16 => client.rename(folder, other).await,
             17 => client.delete(folder).await,
