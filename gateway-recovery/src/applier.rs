@@ -255,6 +255,9 @@ impl Work<'_> {
         while at < steps.len() {
             at += self.step(&steps[at..]).await?;
         }
+        if steps.iter().any(|step| matches!(step, Step::Delete { .. })) {
+            self.restore_levels().await?;
+        }
         for (folder, position) in &transaction.position.folders {
             if let Some(known) = self.folders.get_mut(folder) {
                 known.position = *position;
@@ -366,6 +369,18 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// A level may have gone with the last folder below it, though the primary still shows it.
+    async fn restore_levels(&mut self) -> anyhow::Result<()> {
+        let levels: Vec<FolderPath> =
+            self.folders.values().filter(|folder| !folder.selectable).map(|folder| folder.path.clone()).collect();
+        for path in levels {
+            if let Some(level) = self.level(&path) {
+                unless_refused(self.standby.session().create(&level, &[]).await)?;
+            }
+        }
+        Ok(())
+    }
+
     /// A name that asks for a level which only holds other folders: it ends in the separator (RFC 9051 §6.3.4).
     fn level(&mut self, path: &FolderPath) -> Option<FolderName> {
         let mut below = path.components().to_vec();
@@ -404,14 +419,27 @@ impl Work<'_> {
 
     async fn subscribe(&mut self, path: &FolderPath, subscribed: bool) -> anyhow::Result<()> {
         let name = self.standby.session().name_for(path);
-        let done = if subscribed {
-            self.standby.session().subscribe(&name).await
-        } else {
-            self.standby.session().unsubscribe(&name).await
-        };
-        // Some servers take subscriptions of existing folders only; it is noted all the same, and verify tells.
-        unless_refused(done)?;
+        if !subscribed {
+            unless_refused(self.standby.session().unsubscribe(&name).await)?;
+        } else if let Err(error) = self.standby.session().subscribe(&name).await {
+            if !matches!(error, Error::Refused { .. }) {
+                return Err(error.into());
+            }
+            self.subscribe_to_nothing(path, &name).await?;
+        }
         self.effects.subscriptions.push((path.clone(), subscribed));
+        Ok(())
+    }
+
+    /// A subscription outlives its folder (RFC 9051 §6.3.7), but Dovecot takes none to a name without a folder: so there is
+    /// one for a moment. A standby that still refuses has no such subscription; verification says so.
+    async fn subscribe_to_nothing(&mut self, path: &FolderPath, name: &FolderName) -> anyhow::Result<()> {
+        if self.folders.values().any(|folder| folder.path == *path) {
+            return Ok(());
+        }
+        unless_refused(self.standby.session().create(name, &[]).await)?;
+        unless_refused(self.standby.session().subscribe(name).await)?;
+        unless_refused(self.standby.session().delete(name).await)?;
         Ok(())
     }
 
