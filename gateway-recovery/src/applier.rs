@@ -255,7 +255,7 @@ impl Work<'_> {
         while at < steps.len() {
             at += self.step(&steps[at..]).await?;
         }
-        if steps.iter().any(|step| matches!(step, Step::Delete { .. })) {
+        if steps.iter().any(|step| matches!(step, Step::Delete { .. } | Step::Rename { .. })) {
             self.restore_levels().await?;
         }
         for (folder, position) in &transaction.position.folders {

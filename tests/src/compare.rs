@@ -31,13 +31,15 @@ impl fmt::Display for Differences {
     }
 }
 
-/// Folders, subscriptions, special uses; and of messages bytes, flags, keywords, dates, number and order. Not UIDs.
+/// Folders, subscriptions, special uses (but not levels that hold no folder: nobody sees mail in them, and IMAP has no
+/// dependable way to make them); and of messages bytes, flags, keywords, dates, number and order. Not UIDs.
 pub fn compare(primary: &Snapshot, standby: &Snapshot) -> Differences {
     let mut found = Vec::new();
     let names: BTreeSet<&String> = primary.folders.keys().chain(standby.folders.keys()).collect();
     for name in names {
         match (primary.folders.get(name), standby.folders.get(name)) {
             (Some(one), Some(other)) => compare_folders(name, one, other, &mut found),
+            (Some(folder), None) | (None, Some(folder)) if !folder.selectable => {}
             (Some(folder), None) => found.push(format!("folder {name}{}: missing on the standby", nature(folder))),
             (None, Some(folder)) => found.push(format!("folder {name}{}: only on the standby", nature(folder))),
             (None, None) => {}
