@@ -21,6 +21,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How long an answer may keep us waiting once a request has gone out, beyond what the request itself asks for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A shipment slower than this is given up and begun again, in bytes a second.
+const SLOWEST_BYTES_A_SECOND: u64 = 8 << 10;
+
 /// The recovery gateway as the source gateway reaches it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
@@ -98,9 +101,10 @@ impl Link {
         Ok(())
     }
 
-    /// Ships a body of frames that may be long; the connection's keep-alive bounds a silence.
-    pub(crate) async fn ship(&self, body: Body) -> anyhow::Result<Shipped> {
-        let answer = self.post("ship", body, None).await?.bytes().await.context("the answer broke off")?;
+    /// Ships a body of frames with about this much content. However thin the line: one that stands still is given up.
+    pub(crate) async fn ship(&self, body: Body, content_bytes: u64) -> anyhow::Result<Shipped> {
+        let patience = PATIENCE + Duration::from_secs(content_bytes / SLOWEST_BYTES_A_SECOND);
+        let answer = self.post("ship", body, Some(patience)).await?.bytes().await.context("the answer broke off")?;
         Ok(codec::decode(&answer)?)
     }
 

@@ -179,7 +179,7 @@ impl Shipper {
             .count();
         waiting.truncate(fits);
         let count = waiting.len() as u64;
-        let shipped = self.link.ship(body(waiting, &self.spool)?).await?;
+        let shipped = self.link.ship(body(waiting, &self.spool)?, bytes).await?;
         let ack = shipped
             .acks
             .into_iter()
