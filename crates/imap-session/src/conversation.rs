@@ -220,6 +220,12 @@ impl Conversation {
         }
     }
 
+    /// Waits until something arrives, and takes in all of it; the verdict on `tag`, if it was among it.
+    pub(crate) async fn first_verdict(&mut self, tag: u64) -> Result<Option<Outcome>> {
+        self.whole_response().await?;
+        self.verdict_already(tag, &mut |_, _| Ok(false))
+    }
+
     /// The verdict on `tag`, if it has already arrived. Does not wait.
     pub(crate) fn verdict_already(&mut self, tag: u64, on: Listener<'_>) -> Result<Option<Outcome>> {
         while let Frame::Whole { end, next } = self.framer.frame(Bodies::Unexpected)? {

@@ -21,8 +21,29 @@ impl Session {
     /// Asks whether anything happened; returns every hint since the last time. On Dovecot this also makes a NOTIFY
     /// connection that went deaf hear again.
     pub async fn noop(&mut self) -> Result<Noticed> {
-        self.conversation.run("NOOP", Line::new("NOOP")).await?;
+        self.conversation.begin()?;
+        let tag = self.send_noop().await?;
+        // Dovecot sends the hints and the verdict apart, and its kernel holds the second back until ours acknowledges the
+        // first: 40 ms later, or with the next thing we say. So once hints have come, we say something.
+        let outcome = match self.conversation.first_verdict(tag).await? {
+            Some(outcome) => outcome,
+            None => {
+                let nudge = self.send_noop().await?;
+                let outcome = self.conversation.wait_for_verdict(tag, &mut |_, _| Ok(false)).await?;
+                self.conversation.wait_for_verdict(nudge, &mut |_, _| Ok(false)).await?.ok("NOOP")?;
+                outcome
+            }
+        };
+        self.conversation.finish();
+        outcome.ok("NOOP")?;
         Ok(self.conversation.take_noticed())
+    }
+
+    async fn send_noop(&mut self) -> Result<u64> {
+        let tag = self.conversation.next_tag();
+        self.conversation.queue(format!("u{tag} NOOP\r\n").as_bytes());
+        self.conversation.flush().await?;
+        Ok(tag)
     }
 
     /// Has the server push hints about every personal folder from now on. Open no folder on this session: Dovecot then

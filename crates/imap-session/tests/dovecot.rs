@@ -453,6 +453,23 @@ async fn hints_come_by_notify_idle_and_noop() {
     assert!(idler.noop().await.expect("in step").something);
 }
 
+/// Nagle and a delayed acknowledgement once made every NOOP with news take 40 ms. Printed, not asserted.
+#[tokio::test]
+async fn a_noop_with_news_is_answered() {
+    let server = Dovecot::start(Format::Mdbox).await;
+    let mut writer = server.session("ann").await;
+    let mut watch = server.session("ann").await;
+    watch.enable_qresync().await.expect("enabled");
+    watch.notify_all().await.expect("watching");
+    for _ in 0..5 {
+        append(&mut writer, &inbox(), vec![message("x", 3000)], &[]).await;
+        let asked = std::time::Instant::now();
+        let noticed = watch.noop().await.expect("answered");
+        println!("a NOOP with news took {:?}", asked.elapsed());
+        assert!(noticed.something);
+    }
+}
+
 #[tokio::test]
 async fn a_dropped_call_interrupts_the_session() {
     let server = Dovecot::start(Format::Maildir).await;

@@ -29,7 +29,7 @@ pub(crate) struct Definition {
     /// Where it takes deliveries, lmtp://HOST:PORT
     #[arg(long, value_name = "URL")]
     lmtp: Option<String>,
-    /// Dovecot's management interface: lets a Dovecot standby keep the primary's UIDs
+    /// Dovecot's management interface; kept for a later version, which will let a Dovecot standby keep the primary's UIDs
     #[arg(long, value_name = "URL")]
     doveadm: Option<String>,
     /// A file whose first line is the key of the management interface
