@@ -124,3 +124,31 @@ async fn a_message_that_the_standby_refuses_stops_no_other_and_comes_when_there_
     ann.append("INBOX", &[], None, &mail.plain(30_000)).await?;
     scenario.settle_and_compare(&["ann", "bob"]).await
 }
+
+/// Dovecot then lists INBOX by name only, and no other folder: that must not look like an emptied mailbox.
+#[tokio::test]
+async fn a_log_in_that_lost_its_rights_empties_no_standby() -> Result<()> {
+    let scenario = Scenario::start(&["ann"]).await?;
+    let mut mail = Mail::from_seed(36);
+    fill(&mut scenario.log_in("ann").await?, &mut mail, 10).await?;
+    scenario.protect(&["ann"]).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+
+    let acl = scenario.primary.dir().join("acl");
+    let rights = std::fs::read_to_string(&acl)?;
+    let without: String =
+        rights.lines().filter(|line| !line.contains("user=")).map(|line| format!("{line}\n")).collect();
+    assert_ne!(rights, without);
+    std::fs::write(&acl, without)?;
+    // Rights are read at log-in.
+    scenario.stack.command(&["mailbox", "pause", "ann"]).await?.expect(0)?;
+    scenario.stack.command(&["mailbox", "resume", "ann"]).await?.expect(0)?;
+    let shown = scenario.until("ann", "is faulted", |shown| shown["state"] == "faulted").await?;
+    assert!(has_reason_and_remedy(&shown), "{shown:#}");
+    scenario.assert_same("ann").await?;
+
+    std::fs::write(&acl, rights)?;
+    scenario.stack.command(&["mailbox", "resume", "ann"]).await?.expect(0)?;
+    scenario.until("ann", "is mirroring", |shown| shown["state"] == "mirroring").await?;
+    scenario.settle_and_compare(&["ann"]).await
+}
