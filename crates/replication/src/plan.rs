@@ -4,7 +4,7 @@
 //! follow their messages: an APPEND line names system flags only, because a line the server rejects makes it run the
 //! message text as commands (Dovecot 2.3.19, see `docs/protocol.md`).
 
-use understudy_protocol::{AddedMessage, Change, FolderId, FolderPath, Uid, UidSet, UidValidity};
+use understudy_protocol::{AddedMessage, Change, FolderId, FolderPath, UidSet, UidValidity};
 
 /// The most messages appended by one command.
 pub const MAX_APPEND_MESSAGES: usize = 500;
@@ -139,15 +139,9 @@ impl Batch {
     }
 }
 
-/// The UIDs of an append, for messages about it.
-#[must_use]
-pub fn uids(messages: &[AddedMessage]) -> Vec<Uid> {
-    messages.iter().map(|message| message.uid).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use understudy_protocol::{ContentRef, Digest};
+    use understudy_protocol::{ContentRef, Digest, Uid};
 
     use super::*;
 
@@ -166,7 +160,7 @@ mod tests {
             .iter()
             .map(|step| match step {
                 Step::Append { folder, messages } => {
-                    format!("append {folder} {:?}", uids(messages).iter().map(|u| u.0).collect::<Vec<_>>())
+                    format!("append {folder} {:?}", messages.iter().map(|message| message.uid.0).collect::<Vec<_>>())
                 }
                 Step::SetFlags { folder, uids, flags } => format!("flags {folder} {uids} {flags:?}"),
                 Step::Expunge { folder, uids } => format!("expunge {folder} {uids}"),
