@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use secrecy::SecretString;
 use tokio::net::TcpListener;
 use understudy_database::PgPool;
 
@@ -16,4 +17,15 @@ pub struct AdminConfig {
     pub socket: Option<PathBuf>,
     /// The process's metrics, shown at `/metrics` beside those computed from the database.
     pub metrics: Option<PrometheusHandle>,
+    /// Lets nginx doors ask for routes.
+    pub nginx: Option<NginxConfig>,
+}
+
+/// What the answers to nginx rest on.
+#[derive(Clone, Debug)]
+pub struct NginxConfig {
+    /// What nginx shows in `X-Auth-Key`.
+    pub key: SecretString,
+    /// nginx may speak to mail servers without TLS: it knows no other way.
+    pub plaintext: bool,
 }

@@ -14,6 +14,7 @@ mod health;
 mod idempotency;
 mod metrics;
 mod nearest;
+mod news;
 mod router;
 mod serve;
 mod state;
@@ -23,7 +24,7 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-pub use config::AdminConfig;
+pub use config::{AdminConfig, NginxConfig};
 pub use events::Hub;
 pub use router::{openapi, router};
 pub use state::Api;
@@ -33,6 +34,8 @@ pub async fn run(config: AdminConfig, shutdown: CancellationToken) -> anyhow::Re
     let address = config.listener.local_addr().context("could not tell the address of the admin listener")?;
     let socket = serve::open_socket(config.socket).await?;
     let (api, hub) = Api::new(config.pool, config.metrics, shutdown.clone());
+    let api = api.with_nginx(config.nginx);
+    let news = tokio::spawn(news::listen(api.clone()));
     let hub = tokio::spawn(hub.run());
     let keeper = tokio::spawn(idempotency::forget_old_answers(api.clone()));
     let router = router::router(api);
@@ -44,6 +47,7 @@ pub async fn run(config: AdminConfig, shutdown: CancellationToken) -> anyhow::Re
     let served = tokio::try_join!(tcp, unix);
     shutdown.cancel();
     hub.await.context("the event hub stopped")?;
+    news.await.context("the listener for routes stopped")?;
     keeper.await.context("the housekeeping of answers stopped")?;
     served.map(|_| ())
 }

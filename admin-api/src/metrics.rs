@@ -7,7 +7,7 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use understudy_database::{run, status};
+use understudy_database::{brake, proof, run, status};
 use understudy_protocol::TenantId;
 
 use crate::{api::mailboxes::State as MailboxState, error::Result, state::Api};
@@ -19,6 +19,10 @@ const LAG_TRANSACTIONS: &str = "understudy_lag_transactions";
 const LAG_WORST_SECONDS: &str = "understudy_lag_worst_seconds";
 const LINK_UP: &str = "understudy_link_up";
 const LINK_SILENCE_SECONDS: &str = "understudy_link_silence_seconds";
+const UNPROVEN: &str = "understudy_unproven_mailboxes";
+const HELD: &str = "understudy_held_messages";
+/// Where a pipeline may stop.
+const PLACES: [&str; 5] = ["source_gateway", "link", "primary", "shipping", "standby"];
 const RUNS_OPEN: &str = "understudy_runs_open";
 
 /// Prometheus text.
@@ -56,6 +60,13 @@ async fn gauges(api: &Api, text: &mut String) -> Result<()> {
     if let Some(silence) = link.age_seconds {
         gauge(text, LINK_SILENCE_SECONDS, "Time since the source gateway was last heard of", silence);
     }
+    head(text, UNPROVEN, "Mailboxes that have not proven themselves for a minute, by the place where they stopped");
+    let places = proof::places(&api.pool, None).await?;
+    for place in PLACES {
+        let count = places.iter().find(|(known, _)| known == place).map_or(0, |(_, count)| *count);
+        let _ = writeln!(text, "{UNPROVEN}{{place=\"{place}\"}} {count}");
+    }
+    gauge(text, HELD, "Messages whose removal waits for a person", brake::waiting(&api.pool).await?);
     gauge(text, RUNS_OPEN, "Runs that wait or run", run::count_open(&api.pool, TenantId(1)).await?);
     Ok(())
 }

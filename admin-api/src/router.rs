@@ -89,8 +89,12 @@ fn guarded() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .merge(api::mailboxes::routes())
         .merge(api::protect::routes())
         .merge(api::actions::routes())
+        .merge(api::switches::routes())
+        .merge(api::held::routes())
         .merge(api::runs::routes())
+        .merge(api::routes::routes())
         .merge(api::events::routes())
+        .merge(api::history::routes())
         .merge(api::status::routes())
         .merge(api::tokens::routes())
         .routes(routes!(metrics::metrics))
@@ -98,14 +102,32 @@ fn guarded() -> (Router<Api>, utoipa::openapi::OpenApi) {
 }
 
 fn open() -> (Router<Api>, utoipa::openapi::OpenApi) {
-    OpenApiRouter::new().routes(routes!(health::healthz)).routes(routes!(health::readyz)).split_for_parts()
+    OpenApiRouter::new()
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .merge(api::nginx::routes())
+        .split_for_parts()
 }
 
 fn finish(mut description: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     description.info.version = env!("CARGO_PKG_VERSION").to_owned();
     let token = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     description.components.get_or_insert_default().security_schemes.insert("token".to_owned(), token.into());
+    name_operations(&mut description);
     description
+}
+
+/// Functions are called `list` and `get` in many files; programs made from the document need one name for each.
+fn name_operations(description: &mut utoipa::openapi::OpenApi) {
+    for item in description.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            let tag = operation.tags.iter().flatten().next();
+            if let (Some(tag), Some(id)) = (tag, &operation.operation_id) {
+                operation.operation_id = Some(format!("{tag}_{id}"));
+            }
+        }
+    }
 }
 
 /// One span a request. The route, never the path: paths carry addresses.
@@ -125,6 +147,7 @@ fn known_parameters(description: &utoipa::openapi::OpenApi) -> KnownParameters {
         let operations = [
             (Method::GET, &item.get),
             (Method::POST, &item.post),
+            (Method::PUT, &item.put),
             (Method::PATCH, &item.patch),
             (Method::DELETE, &item.delete),
         ];

@@ -25,6 +25,7 @@ mod settings;
 mod text;
 mod traffic;
 mod understudy;
+mod verify;
 mod watch;
 mod workload;
 
@@ -78,10 +79,13 @@ enum Measurement {
     Restart,
     /// Memory while a 100 MB message passes.
     Large,
+    /// How fast the two sides are compared.
+    Verify,
 }
 
 impl Measurement {
-    const EACH: [Self; 6] = [Self::Seed, Self::Follow, Self::Live, Self::Idle, Self::Restart, Self::Large];
+    const EACH: [Self; 7] =
+        [Self::Seed, Self::Follow, Self::Live, Self::Idle, Self::Restart, Self::Large, Self::Verify];
 
     fn run(self, settings: &Settings, report: &mut Report) -> Result<()> {
         match self {
@@ -92,6 +96,7 @@ impl Measurement {
             Self::Idle => idle::measure(settings, report),
             Self::Restart => restart::measure(settings, report),
             Self::Large => large::measure(settings, report),
+            Self::Verify => verify::measure(settings, report),
         }
     }
 }

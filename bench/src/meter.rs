@@ -13,7 +13,7 @@ use understudy_tests::process;
 pub(crate) struct Meter<'a> {
     servers: Vec<&'a Dovecot>,
     program: Option<u32>,
-    cpu_before: f64,
+    before: Parts,
     started: Instant,
 }
 
@@ -22,25 +22,59 @@ pub(crate) struct Meter<'a> {
 pub(crate) struct Cost {
     pub(crate) wall_seconds: f64,
     pub(crate) cpu_seconds: f64,
+    pub(crate) parts: Parts,
+}
+
+/// CPU seconds by who used them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Parts {
+    pub(crate) servers: f64,
+    /// The program itself, without what it started.
+    pub(crate) program: f64,
+    /// What the program started: its database.
+    pub(crate) started: f64,
+    /// Commands that ran and ended.
+    pub(crate) commands: f64,
+}
+
+impl Parts {
+    fn sum(&self) -> f64 {
+        self.servers + self.program + self.started + self.commands
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            servers: self.servers - before.servers,
+            program: self.program - before.program,
+            started: self.started - before.started,
+            commands: self.commands - before.commands,
+        }
+    }
 }
 
 impl<'a> Meter<'a> {
     /// `program`: the root of the tree that serves beside the mail servers.
     pub(crate) fn start(servers: &[&'a Dovecot], program: Option<u32>) -> Self {
-        let mut meter = Self { servers: servers.to_vec(), program, cpu_before: 0.0, started: Instant::now() };
-        meter.cpu_before = meter.cpu_seconds();
+        let mut meter = Self { servers: servers.to_vec(), program, before: Parts::default(), started: Instant::now() };
+        meter.before = meter.parts();
         meter.started = Instant::now();
         meter
     }
 
     pub(crate) fn read(&self) -> Cost {
         let wall_seconds = self.started.elapsed().as_secs_f64();
-        Cost { wall_seconds, cpu_seconds: self.cpu_seconds() - self.cpu_before }
+        let parts = self.parts().since(&self.before);
+        Cost { wall_seconds, cpu_seconds: parts.sum(), parts }
     }
 
-    fn cpu_seconds(&self) -> f64 {
-        let servers: f64 = self.servers.iter().map(|server| server.cpu_seconds()).sum();
-        servers + self.program.map_or(0.0, process::cpu_seconds) + ended_children_seconds()
+    fn parts(&self) -> Parts {
+        let program = self.program.map_or(0.0, process::own_cpu_seconds);
+        Parts {
+            servers: self.servers.iter().map(|server| server.cpu_seconds()).sum(),
+            program,
+            started: self.program.map_or(0.0, process::cpu_seconds) - program,
+            commands: ended_children_seconds(),
+        }
     }
 }
 

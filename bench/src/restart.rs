@@ -75,9 +75,9 @@ fn restart(
         let meter = Meter::start(&servers, None);
         understudy = installation.start()?;
         understudy.wait_all()?;
-        let Cost { wall_seconds, cpu_seconds } = meter.read();
+        let cost = meter.read();
         let own = understudy_tests::process::cpu_seconds(understudy.pid());
-        costs.push(Cost { wall_seconds, cpu_seconds: cpu_seconds + own });
+        costs.push(Cost { cpu_seconds: cost.cpu_seconds + own, ..cost });
     }
     Ok((understudy, costs))
 }

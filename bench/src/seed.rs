@@ -125,7 +125,16 @@ fn describe_round(number: usize, round: &Round, messages: u64) -> String {
         .iter()
         .map(|(peer, cost)| {
             let each = cost.cpu_seconds * 1_000.0 / messages as f64;
-            format!("{} {:.2} s, {each:.2} CPU s per 1,000", peer.name(), cost.wall_seconds)
+            let part = |seconds: f64| seconds * 1_000.0 / messages as f64;
+            format!(
+                "{} {:.2} s, {each:.2} CPU s per 1,000 (servers {:.2}, program {:.2}, database {:.2}, commands {:.2})",
+                peer.name(),
+                cost.wall_seconds,
+                part(cost.parts.servers),
+                part(cost.parts.program),
+                part(cost.parts.started),
+                part(cost.parts.commands)
+            )
         })
         .collect();
     format!("round {}: {}", number + 1, costs.join(" | "))

@@ -1,25 +1,19 @@
-//! What two sides of a mailbox hold → how they differ. Pure.
+//! Slices of the two sides of a mailbox → how they differ, and what would make them equal. Pure.
 //!
 //! Keeps true: a message counts as equal only where the UID map, flags, date and size (and digests, when both are known)
-//! agree; one that the standby refused or altered never does.
+//! agree; one that the standby refused or altered never does; memory does not grow with the mailbox.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use chrono::DateTime;
 use serde::Serialize;
 use understudy_database::mirror::{MirrorMessage, SetAside};
-use understudy_protocol::{FolderPath, Uid, messages::InventoryMessage};
+use understudy_protocol::{FolderId, FolderPath, Uid, messages::InventoryMessage};
+use understudy_replication::inventory::{folded, instant};
 
 /// The most differences named of one mailbox; the rest is counted.
 const NAMED: usize = 1000;
-
-/// A mailbox as one side shows it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Holdings {
-    pub(crate) subscriptions: BTreeSet<FolderPath>,
-    /// Folders that hold messages.
-    pub(crate) folders: BTreeMap<FolderPath, Vec<InventoryMessage>>,
-}
+/// The most repairs collected at once; a repair that leaves more is followed by another.
+const REPAIRS: usize = 5000;
 
 /// One difference, as people read it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -28,6 +22,59 @@ pub(crate) struct Difference {
     pub(crate) uid: Option<u32>,
     pub(crate) what: &'static str,
     pub(crate) detail: String,
+    /// The last transaction that changed this message: the one that should have made it equal. None where nobody knows.
+    pub(crate) seq: Option<i64>,
+    #[serde(skip)]
+    pub(crate) at: Option<(FolderId, Uid)>,
+}
+
+/// A message or folder that a person decided to keep.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Kept {
+    pub(crate) folder: String,
+    /// On the standby.
+    pub(crate) uid: Option<u32>,
+}
+
+/// One thing to do on the standby to make the sides equal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Repair {
+    /// The mirror has it, the standby does not.
+    Append {
+        folder: FolderId,
+        uid: Uid,
+    },
+    /// The standby has something else in its place.
+    Replace {
+        folder: FolderId,
+        uid: Uid,
+        standby_uid: Uid,
+    },
+    Flags {
+        folder: FolderId,
+        uid: Uid,
+        flags: Vec<String>,
+    },
+    /// Nobody ever wanted it.
+    Remove {
+        path: FolderPath,
+        standby_uid: Uid,
+    },
+    CreateFolder {
+        folder: FolderId,
+    },
+    DeleteFolder {
+        path: FolderPath,
+    },
+    Subscribe {
+        path: FolderPath,
+        subscribed: bool,
+    },
+    /// The primary has it, no transaction brought it.
+    Capture {
+        path: FolderPath,
+        uid: Uid,
+    },
 }
 
 /// What came of a comparison.
@@ -38,84 +85,97 @@ pub(crate) struct Comparison {
     pub(crate) differences: Vec<Difference>,
     /// Differences beyond those named.
     pub(crate) more: u64,
+    pub(crate) kept: u64,
+    /// As many of them as are named.
+    pub(crate) kept_messages: Vec<Kept>,
+    pub(crate) repairs: Vec<Repair>,
 }
 
 impl Comparison {
-    fn add(&mut self, folder: &FolderPath, uid: Option<Uid>, what: &'static str, detail: String) {
+    pub(crate) fn is_equal(&self) -> bool {
+        self.differences.is_empty()
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.differences.len() as u64 + self.more
+    }
+
+    pub(crate) fn add(
+        &mut self,
+        folder: &FolderPath,
+        at: Option<(FolderId, Uid)>,
+        uid: Option<Uid>,
+        what: &'static str,
+        detail: String,
+    ) {
         if self.differences.len() < NAMED {
-            self.differences.push(Difference { folder: folder.to_string(), uid: uid.map(|uid| uid.0), what, detail });
+            let (folder, uid) = (folder.to_string(), uid.map(|uid| uid.0));
+            self.differences.push(Difference { folder, uid, what, detail, seq: None, at });
         } else {
             self.more += 1;
         }
     }
-}
 
-/// Compares the sides. `mirror` is the UID map of each folder.
-pub(crate) fn compare(
-    primary: &Holdings,
-    standby: &Holdings,
-    mirror: &BTreeMap<FolderPath, Vec<MirrorMessage>>,
-) -> Comparison {
-    let mut found = Comparison::default();
-    for path in primary.subscriptions.symmetric_difference(&standby.subscriptions) {
-        let (on, off) =
-            if primary.subscriptions.contains(path) { ("primary", "standby") } else { ("standby", "primary") };
-        found.add(path, None, "subscription", format!("subscribed on the {on}, not on the {off}"));
-    }
-    for (path, messages) in &primary.folders {
-        found.folders += 1;
-        found.messages += messages.len() as u64;
-        match standby.folders.get(path) {
-            Some(there) => {
-                let map = mirror.get(path).map_or(&[][..], Vec::as_slice);
-                compare_folder(&mut found, path, messages, there, map);
-            }
-            None => found.add(path, None, "folder_missing", format!("with {} messages", messages.len())),
+    pub(crate) fn keep(&mut self, folder: &FolderPath, uid: Option<Uid>) {
+        self.kept += u64::from(uid.is_some());
+        if self.kept_messages.len() < NAMED {
+            self.kept_messages.push(Kept { folder: folder.to_string(), uid: uid.map(|uid| uid.0) });
         }
     }
-    for (path, messages) in standby.folders.iter().filter(|(path, _)| !primary.folders.contains_key(path)) {
-        found.add(path, None, "folder_extra", format!("with {} messages, on the standby only", messages.len()));
+
+    pub(crate) fn repair(&mut self, repair: Repair) {
+        if self.repairs.len() < REPAIRS {
+            self.repairs.push(repair);
+        }
     }
-    found
 }
 
-fn compare_folder(
+/// Compares some messages of one folder: those of the primary, the UID map's rows for the same range, and the standby's
+/// messages that these rows name.
+pub(crate) fn compare_slice(
     found: &mut Comparison,
     path: &FolderPath,
     primary: &[InventoryMessage],
-    standby: &[InventoryMessage],
-    map: &[MirrorMessage],
+    map: &BTreeMap<Uid, MirrorMessage>,
+    standby: &BTreeMap<Uid, InventoryMessage>,
 ) {
-    let map: BTreeMap<Uid, &MirrorMessage> = map.iter().map(|message| (message.uid, message)).collect();
-    let mut there: BTreeMap<Uid, &InventoryMessage> = standby.iter().map(|message| (message.uid, message)).collect();
     for message in primary {
-        let uid = Some(message.uid);
-        let Some(mapped) = map.get(&message.uid) else {
-            found.add(path, uid, "missing_on_standby", "no transaction brought it".to_owned());
+        let uid = message.uid;
+        let Some(mapped) = map.get(&uid) else {
+            found.add(path, None, Some(uid), "missing_on_standby", "no transaction brought it".to_owned());
+            found.repair(Repair::Capture { path: path.clone(), uid });
             continue;
         };
+        let at = (mapped.folder, uid);
         let altered = match &mapped.set_aside {
             Some(SetAside::Refused { reason } | SetAside::Altered { reason }) => {
-                found.add(path, uid, "set_aside", reason.clone());
+                found.add(path, Some(at), Some(uid), "set_aside", reason.clone());
                 true
             }
             None => false,
         };
         let Some(standby_uid) = mapped.standby_uid else { continue };
-        match there.remove(&standby_uid) {
-            Some(copy) => compare_message(found, path, message, copy, altered),
-            None => found.add(path, uid, "missing_on_standby", format!("it was there as UID {standby_uid}")),
+        match standby.get(&standby_uid) {
+            Some(copy) => compare_message(found, path, at, message, copy, altered),
+            None => {
+                let detail = format!("it was there as UID {standby_uid}");
+                found.add(path, Some(at), Some(uid), "missing_on_standby", detail);
+                found.repair(Repair::Append { folder: mapped.folder, uid });
+            }
         }
     }
-    for copy in there.values() {
-        let detail = "on the standby only; the UID is the standby's".to_owned();
-        found.add(path, Some(copy.uid), "extra_on_standby", detail);
+    for (uid, mapped) in map {
+        if primary.binary_search_by_key(uid, |message| message.uid).is_err() {
+            let detail = "the primary shows it no longer, and no transaction said so".to_owned();
+            found.add(path, Some((mapped.folder, *uid)), Some(*uid), "missing_on_primary", detail);
+        }
     }
 }
 
 fn compare_message(
     found: &mut Comparison,
     path: &FolderPath,
+    at: (FolderId, Uid),
     message: &InventoryMessage,
     copy: &InventoryMessage,
     altered: bool,
@@ -123,33 +183,34 @@ fn compare_message(
     let uid = Some(message.uid);
     if folded(&message.flags) != folded(&copy.flags) {
         let detail = format!("primary ({}), standby ({})", message.flags.join(" "), copy.flags.join(" "));
-        found.add(path, uid, "flags", detail);
+        found.add(path, Some(at), uid, "flags", detail);
+        found.repair(Repair::Flags { folder: at.0, uid: at.1, flags: message.flags.clone() });
     }
+    let mut replace = false;
     if !same_instant(&message.internal_date, &copy.internal_date) {
         let detail = format!("primary {}, standby {}", message.internal_date, copy.internal_date);
-        found.add(path, uid, "date", detail);
+        found.add(path, Some(at), uid, "date", detail);
+        replace = true;
     }
-    if altered {
-        return;
-    }
-    if message.size != copy.size {
-        found.add(path, uid, "size", format!("primary {} bytes, standby {}", message.size, copy.size));
-    } else if let (Some(ours), Some(theirs)) = (message.digest, copy.digest)
+    if !altered && message.size != copy.size {
+        let detail = format!("primary {} bytes, standby {}", message.size, copy.size);
+        found.add(path, Some(at), uid, "size", detail);
+        replace = true;
+    } else if !altered
+        && let (Some(ours), Some(theirs)) = (message.digest, copy.digest)
         && ours != theirs
     {
-        found.add(path, uid, "bytes", format!("primary {ours}, standby {theirs}"));
+        found.add(path, Some(at), uid, "bytes", format!("primary {ours}, standby {theirs}"));
+        replace = true;
     }
-}
-
-/// Flags as servers compare them: keywords fold to the first spelling a folder saw.
-fn folded(flags: &[String]) -> BTreeSet<String> {
-    flags.iter().map(|flag| flag.to_ascii_lowercase()).collect()
+    if replace && !altered {
+        found.repair(Repair::Replace { folder: at.0, uid: at.1, standby_uid: copy.uid });
+    }
 }
 
 /// Do two INTERNALDATEs name the same second, in whatever zone?
 fn same_instant(one: &str, other: &str) -> bool {
-    let parse = |text: &str| DateTime::parse_from_str(text.trim(), "%d-%b-%Y %H:%M:%S %z").ok();
-    match (parse(one), parse(other)) {
+    match (instant(one), instant(other)) {
         (Some(one), Some(other)) => one == other,
         _ => one == other,
     }
@@ -190,9 +251,10 @@ mod tests {
         map: Vec<MirrorMessage>,
         expected: &[&str],
     ) {
-        let holdings =
-            |messages| Holdings { subscriptions: BTreeSet::new(), folders: [(FolderPath::inbox(), messages)].into() };
-        let found = compare(&holdings(primary), &holdings(standby), &[(FolderPath::inbox(), map)].into());
+        let mut found = Comparison::default();
+        let map = map.into_iter().map(|row| (row.uid, row)).collect();
+        let standby = standby.into_iter().map(|message| (message.uid, message)).collect();
+        compare_slice(&mut found, &FolderPath::inbox(), &primary, &map, &standby);
         let found: Vec<String> = found
             .differences
             .iter()
@@ -216,9 +278,9 @@ mod tests {
         copy.flags = vec![];
         copy.size = 11;
         check(vec![message(7)], vec![copy], vec![mapped(7, Some(70), None)], &["7 flags", "7 date", "7 size"]);
-        check(vec![message(7)], vec![message(7)], vec![], &["7 missing_on_standby", "7 extra_on_standby"]);
+        check(vec![message(7)], vec![message(7)], vec![], &["7 missing_on_standby"]);
         check(vec![message(7)], vec![], vec![mapped(7, Some(70), None)], &["7 missing_on_standby"]);
-        check(vec![], vec![message(1)], vec![], &["1 extra_on_standby"]);
+        check(vec![], vec![message(1)], vec![mapped(7, Some(1), None)], &["7 missing_on_primary"]);
     }
 
     #[test]

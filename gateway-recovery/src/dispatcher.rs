@@ -15,11 +15,13 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use understudy_database::{journal, mirror};
+use understudy_database::{brake, continuity, journal, mirror};
 use understudy_protocol::MailboxId;
 
 use crate::{
-    applier::{Applier, Ended, REFUSED_PAUSE},
+    applier::{Applier, Ended, REBUILD_PAUSE, REFUSED_PAUSE, Repairs},
+    brake::BrakeConfig,
+    numbering::Patience,
     standby::Standbys,
     store::Store,
 };
@@ -28,6 +30,8 @@ use crate::{
 const APPLIERS: usize = 24;
 /// How often the database is asked for work nobody was nudged about.
 const POLL: Duration = Duration::from_secs(1);
+/// How often the database is asked for folders to rebuild; the first time at once, for what was interrupted.
+const REBUILD_POLL: Duration = Duration::from_secs(10);
 /// The first wait after a failure, …
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
 /// … doubled up to this.
@@ -43,6 +47,7 @@ pub(crate) struct Applying {
 struct Shared {
     work: Mutex<Work>,
     changed: Notify,
+    repairs: Arc<Repairs>,
 }
 
 #[derive(Default)]
@@ -64,6 +69,11 @@ impl Applying {
     pub(crate) fn received(&self, mailbox: MailboxId) {
         self.shared.work.lock().unwrap_or_else(PoisonError::into_inner).waiting.insert(mailbox);
         self.shared.changed.notify_one();
+    }
+
+    /// What waits to be repaired.
+    pub(crate) fn repairs(&self) -> &Arc<Repairs> {
+        &self.shared.repairs
     }
 
     /// The next mailbox that may be worked on.
@@ -120,10 +130,18 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    pub(crate) fn new(pool: PgPool, store: Store) -> Self {
-        let applier =
-            Arc::new(Applier { pool: pool.clone(), store, standbys: Standbys::default(), retried: Mutex::default() });
-        Self { pool, applying: Applying::default(), applier, attempts: HashMap::new() }
+    pub(crate) fn new(pool: PgPool, store: Store, brake: BrakeConfig) -> Self {
+        let applying = Applying::default();
+        let applier = Arc::new(Applier {
+            pool: pool.clone(),
+            store,
+            standbys: Standbys::default(),
+            patience: Patience::default(),
+            brake,
+            repairs: applying.repairs().clone(),
+            retried: Mutex::default(),
+        });
+        Self { pool, applying, applier, attempts: HashMap::new() }
     }
 
     pub(crate) fn handle(&self) -> Applying {
@@ -136,6 +154,7 @@ impl Dispatcher {
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tidied_at = Instant::now();
+        let mut rebuilds_at = None;
         let shared = self.applying.shared.clone();
         loop {
             let changed = shared.changed.notified();
@@ -150,7 +169,7 @@ impl Dispatcher {
                 () = shutdown.cancelled() => break,
                 () = changed => {}
                 _ = poll.tick() => {
-                    if let Err(error) = self.find_work(&mut tidied_at).await {
+                    if let Err(error) = self.find_work(&mut tidied_at, &mut rebuilds_at).await {
                         tracing::warn!(error = %error, "Could not look for work; trying again");
                     }
                     self.applier.standbys.close_idle().await;
@@ -162,7 +181,11 @@ impl Dispatcher {
         self.applier.standbys.close_all().await;
     }
 
-    async fn find_work(&mut self, tidied_at: &mut Instant) -> understudy_database::Result<()> {
+    async fn find_work(
+        &mut self,
+        tidied_at: &mut Instant,
+        rebuilds_at: &mut Option<Instant>,
+    ) -> understudy_database::Result<()> {
         for (mailbox, attempt) in journal::attempts(&self.pool).await? {
             if self.attempts.insert(mailbox, attempt).is_some_and(|before| before != attempt) {
                 self.applying.forgive(mailbox);
@@ -170,10 +193,15 @@ impl Dispatcher {
             }
         }
         self.applying.add(journal::behind(&self.pool).await?);
+        if rebuilds_at.is_none_or(|at| at.elapsed() >= REBUILD_POLL) {
+            *rebuilds_at = Some(Instant::now());
+            self.applying.add(continuity::mailboxes_due(&self.pool, REBUILD_PAUSE).await?);
+        }
         if tidied_at.elapsed() >= REFUSED_PAUSE {
             *tidied_at = Instant::now();
             let mut db = self.pool.acquire().await?;
             mirror::forget_unprotected(&mut db).await?;
+            brake::forget_unprotected(&mut db).await?;
             drop(db);
             self.applying.add(mirror::mailboxes_with_refused(&self.pool).await?);
         }

@@ -3,17 +3,22 @@
 //! Keeps true: nothing of a shipment counts unless all of it arrived; a transaction is acknowledged only after its
 //! contents and its row are on the disk; `seq` has no gaps and every number is taken once.
 
-use std::{collections::BTreeMap, pin::pin};
+use std::{
+    collections::{BTreeMap, HashSet},
+    pin::pin,
+};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use sqlx::{PgConnection, PgPool};
 use understudy_database::{content, content::Place, journal};
+use understudy_failpoint as failpoint;
 use understudy_protocol::{
-    Change, ContentRef, Digest, Direction, MailboxId, TenantId, Transaction,
+    Change, ContentRef, Digest, MailboxId, TenantId, Transaction,
     codec::{self, CodecError},
     messages::{Ack, Refusal, Shipment, Shipped},
 };
+use understudy_replication::shipping::{Verdict, judge};
 
 use crate::store::{Receiving, Store};
 
@@ -57,9 +62,12 @@ where
     let mut body = pin!(body);
     while let Some(piece) = body.next().await {
         arriving.take(piece.map_err(IngestError::Broken)?)?;
+        failpoint::here("ingest.amid");
     }
     let (transactions, receiving) = arriving.end()?;
+    failpoint::here("ingest.whole");
     let places = receiving.finish().await.map_err(IngestError::Store)?;
+    failpoint::here("ingest.synced");
     receive(pool, transactions, &places).await
 }
 
@@ -124,6 +132,9 @@ impl Arriving {
                     self.receiving.end().map_err(IngestError::Store)?;
                 }
             }
+            Shipment::Handed { file, contents } => {
+                self.receiving.handed(&file, &contents).map_err(IngestError::Store)?;
+            }
             Shipment::Transaction(body) => self.transactions.push(codec::decode(&body)?),
         }
         Ok(())
@@ -156,7 +167,9 @@ async fn receive(pool: &PgPool, transactions: Vec<Transaction>, places: &[Place]
     for (mailbox, transactions) in mailboxes {
         let mut db = pool.begin().await?;
         let ack = receive_mailbox(&mut db, mailbox, &transactions, places).await?;
+        failpoint::here("ingest.written");
         db.commit().await?;
+        failpoint::here("ingest.committed");
         acks.push(ack);
     }
     Ok(Shipped { acks })
@@ -173,25 +186,23 @@ async fn receive_mailbox(
         return Ok(Ack { mailbox, received: zero, applied: zero, refused: Some(Refusal::UnknownMailbox) });
     };
     content::put(&mut *db, numbers.tenant, places).await?;
+    let arrived: HashSet<Digest> = places.iter().map(|place| place.content.digest).collect();
     let mut received = numbers.received;
     let mut refused = None;
     for transaction in transactions {
-        if transaction.epoch != numbers.epoch {
-            refused = Some(Refusal::Epoch { current: numbers.epoch });
-        } else if transaction.direction != Direction::Outbound {
-            refused = Some(Refusal::Direction);
-        } else if transaction.seq <= received {
-            // Shipped twice: acknowledged again.
-            continue;
-        } else if transaction.seq != received.next() {
-            refused = Some(Refusal::Gap);
-        } else {
-            let named = named_contents(transaction);
-            refused = lacking(&mut *db, numbers.tenant, &named).await?;
-            if refused.is_none() {
-                let bytes = named.iter().map(|content| content.size).sum();
-                journal::receive(&mut *db, transaction, bytes).await?;
-                received = transaction.seq;
+        match judge(numbers.epoch, received, transaction) {
+            // Shipped twice. Unless it is another one, from another journal.
+            Verdict::Again if journal::is_received(&mut *db, transaction).await? => {}
+            Verdict::Again => refused = Some(Refusal::Diverged),
+            Verdict::Refused(refusal) => refused = Some(refusal),
+            Verdict::Next => {
+                let named = named_contents(transaction);
+                refused = lacking(&mut *db, numbers.tenant, &named, &arrived).await?;
+                if refused.is_none() {
+                    let bytes = named.iter().map(|content| content.size).sum();
+                    journal::receive(&mut *db, transaction, bytes).await?;
+                    received = transaction.seq;
+                }
             }
         }
         if refused.is_some() {
@@ -217,11 +228,13 @@ async fn lacking(
     db: &mut PgConnection,
     tenant: TenantId,
     named: &[ContentRef],
+    arrived: &HashSet<Digest>,
 ) -> Result<Option<Refusal>, IngestError> {
-    if named.is_empty() {
+    let digests: Vec<Digest> =
+        named.iter().map(|content| content.digest).filter(|digest| !arrived.contains(digest)).collect();
+    if digests.is_empty() {
         return Ok(None);
     }
-    let digests: Vec<Digest> = named.iter().map(|content| content.digest).collect();
     let places = content::places(&mut *db, tenant, &digests).await?;
     let digests: Vec<Digest> = digests.into_iter().filter(|digest| !places.contains_key(digest)).collect();
     Ok((!digests.is_empty()).then_some(Refusal::LacksContent { digests }))

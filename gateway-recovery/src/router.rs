@@ -2,7 +2,10 @@
 //!
 //! Keeps true: nothing is read of a request before its secret has been checked.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -19,17 +22,23 @@ use serde::Serialize;
 use serde_json::json;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
-use understudy_database::{event, journal, link};
+use understudy_database::{
+    event, journal,
+    link::{self, Greeted},
+    status::LINK_SILENCE,
+};
+use understudy_failpoint as failpoint;
 use understudy_protocol::{
     MailboxId,
     codec::{self, CodecError},
     messages::{
-        Directives, Heartbeat, Hello, InventoryFrame, LINK_VERSION, MailboxReport, OLDEST_LINK_VERSION, Report, Welcome,
+        Directives, GATEWAY_HEADER, Heartbeat, Hello, InventoryFrame, LINK_VERSION, MailboxReport, OLDEST_LINK_VERSION,
+        Report, Welcome,
     },
 };
 use uuid::Uuid;
 
-use crate::{directives::DirectiveBoard, dispatcher::Applying, ingest, known, store::Store};
+use crate::{alarm::Alarm, directives::DirectiveBoard, dispatcher::Applying, ingest, known, store::Store};
 
 /// A heartbeat is held open no longer than this.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -43,7 +52,29 @@ pub(crate) struct LinkState {
     pub(crate) store: Store,
     pub(crate) directives: DirectiveBoard,
     pub(crate) applying: Applying,
+    pub(crate) alarm: Alarm,
     pub(crate) secret: Arc<SecretString>,
+    pub(crate) current: Current,
+}
+
+/// The process life of the source gateway that is listened to, as far as it is remembered here. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Current(Arc<Mutex<Option<Uuid>>>);
+
+impl Current {
+    fn set(&self, gateway: Uuid) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(gateway);
+    }
+
+    async fn is(&self, pool: &PgPool, gateway: Uuid) -> understudy_database::Result<bool> {
+        let known = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // After our own restart the database knows.
+        let is = known == Some(gateway) || link::is_current(pool, gateway).await?;
+        if is && known != Some(gateway) {
+            self.set(gateway);
+        }
+        Ok(is)
+    }
 }
 
 /// The link's routes. Held heartbeats end with `shutdown`.
@@ -67,6 +98,18 @@ async fn authenticate(State(state): State<LinkState>, request: Request, next: Ne
     if given != Some(expected) {
         tracing::warn!("Refused a request on the link: wrong secret");
         return (StatusCode::UNAUTHORIZED, "the link secret is not ours").into_response();
+    }
+    // A gateway that is not, or no longer, listened to may only introduce itself. One that names no life is an older one.
+    let gateway = request.headers().get(GATEWAY_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+    if let Some(gateway) = gateway.filter(|_| !request.uri().path().ends_with("/hello")) {
+        match state.current.is(&state.pool, gateway).await {
+            Ok(true) => {}
+            Ok(false) => {
+                let reason = "another source gateway has taken over; introduce yourself again";
+                return (StatusCode::FORBIDDEN, reason).into_response();
+            }
+            Err(error) => return LinkError::from(error).into_response(),
+        }
     }
     next.run(request).await
 }
@@ -113,10 +156,24 @@ async fn hello(State(state): State<LinkState>, body: Bytes) -> Result<Response, 
         );
         return Err(LinkError::Theirs(StatusCode::UPGRADE_REQUIRED, reason));
     }
-    link::greeted(&state.pool, hello.gateway, &hello.product_version).await?;
+    if let Greeted::Refused { heard_ago, news } = link::greeted(&state.pool, &hello, LINK_SILENCE).await? {
+        let reason = format!(
+            "another source gateway works for this recovery site, and was heard of {heard_ago} s ago: stop one of them. \
+             This one is listened to once the other has been silent for {} s",
+            LINK_SILENCE.as_secs()
+        );
+        if news {
+            tracing::warn!(installation = %hello.installation, "Turned a second source gateway away");
+            let detail = json!({ "installation": hello.installation, "reason": reason });
+            event::record(&state.pool, "source_refused", None, None, &detail).await?;
+        }
+        return Err(LinkError::Theirs(StatusCode::FORBIDDEN, reason));
+    }
+    state.current.set(hello.gateway);
     tracing::info!(product_version = hello.product_version, "A source gateway connected");
     answer(&Welcome {
         link_version: hello.link_version.min(LINK_VERSION),
+        hands_over: state.store.takes_over(),
         product_version: env!("CARGO_PKG_VERSION").to_owned(),
     })
 }
@@ -133,6 +190,7 @@ async fn ship(State(state): State<LinkState>, body: Body) -> Result<Response, Li
     for ack in &shipped.acks {
         state.applying.received(ack.mailbox);
     }
+    failpoint::here("ack.ready");
     answer(&shipped)
 }
 
@@ -143,6 +201,9 @@ async fn heartbeat(
 ) -> Result<Response, LinkError> {
     let heartbeat: Heartbeat = read(&body)?;
     link::heard(&state.pool).await?;
+    if heartbeat.wait_ms > 0 {
+        state.alarm.heard(&heartbeat.unproven);
+    }
     for report in &heartbeat.mailboxes {
         take_report(&state, report).await?;
     }
@@ -165,10 +226,14 @@ async fn take_report(state: &LinkState, report: &MailboxReport) -> Result<(), Li
         let detail = json!({ "side": "primary", "trouble": report.trouble });
         event::record(&mut *db, "trouble", Some(report.mailbox), None, &detail).await?;
     }
+    if let Some(unreadable) = &report.unreadable {
+        link::unreadable(&mut db, report.mailbox, unreadable).await?;
+    }
     if report.seeded && journal::finish_seeding(&mut db, report.mailbox).await? {
         event::record(&mut *db, "state", Some(report.mailbox), None, &json!({ "state": "mirroring" })).await?;
     }
     db.commit().await?;
+    failpoint::here("report.taken");
     Ok(())
 }
 

@@ -12,22 +12,22 @@ use sqlx::{PgPool, postgres::PgListener};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use understudy_database::{
+    brake,
     journal::{self, Target},
     mailbox,
     run::{self, Ended, Run},
     server,
 };
 use understudy_protocol::{
-    MailboxId, Seq, TenantId,
+    MailboxId, Seq, Side, TenantId,
     messages::{Asked, Reported, ServerCheck, Trouble},
     server::ServerRole,
 };
 use understudy_replication::check::check;
 
 use crate::{
-    directives::DirectiveBoard,
-    dispatcher::Applying,
-    verify::{self, internal, verify},
+    directives::DirectiveBoard, dispatcher::Applying, standby::check_manage, store::Store, switch::Alone,
+    verify::internal,
 };
 
 /// How often the queue is asked, in case a notification was lost.
@@ -36,10 +36,6 @@ const POLL: Duration = Duration::from_secs(1);
 const SIDE_BY_SIDE: usize = 32;
 /// Verifications of one run at once: each lists two mailboxes.
 const VERIFICATIONS: usize = 4;
-/// How often a verification that found differences looks again before it believes them: mail may be on its way.
-const LOOKS: usize = 3;
-/// How long a verification waits for what was captured to be applied.
-const SETTLING: Duration = Duration::from_secs(300);
 /// The first and the longest pause between looks at how far a mailbox was applied.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
@@ -57,6 +53,8 @@ struct Request {
     all: bool,
     #[serde(default)]
     deep: bool,
+    #[serde(default)]
+    repair: bool,
     timeout_seconds: Option<f64>,
     address: Option<String>,
 }
@@ -64,14 +62,16 @@ struct Request {
 /// The task that executes runs.
 #[derive(Clone)]
 pub(crate) struct Runner {
-    pool: PgPool,
-    board: DirectiveBoard,
-    applying: Applying,
+    pub(crate) pool: PgPool,
+    pub(crate) store: Store,
+    pub(crate) board: DirectiveBoard,
+    pub(crate) applying: Applying,
+    pub(crate) alone: Alone,
 }
 
 impl Runner {
-    pub(crate) fn new(pool: PgPool, board: DirectiveBoard, applying: Applying) -> Self {
-        Self { pool, board, applying }
+    pub(crate) fn new(pool: PgPool, store: Store, board: DirectiveBoard, applying: Applying) -> Self {
+        Self { pool, store, board, applying, alone: Alone::default() }
     }
 
     /// Runs until `shutdown`; what is under way then is begun again at the next start.
@@ -122,13 +122,23 @@ impl Runner {
 
     async fn execute(&self, run: Run) {
         let run_id = run.run_id;
-        let (ended, result) = tokio::select! {
-            outcome = self.outcome(&run) => match outcome {
-                Ok(result) => (Ended::Done, result),
-                Err(trouble) => (Ended::Failed, json!({ "reason": trouble.reason, "remedy": trouble.remedy })),
-            },
-            () = self.cancelled(&run) => (Ended::Cancelled, json!({ "reason": "cancelled by a person", "remedy": "" })),
+        let side = match run.kind.as_str() {
+            "switchover" => Some(Side::Standby),
+            "switchback" => Some(Side::Primary),
+            _ => None,
         };
+        let outcome = match side {
+            // It cannot be left in the middle: it looks itself whether somebody wants it to stop.
+            Some(side) => self.change_side(&run, side).await,
+            None => tokio::select! {
+                outcome = self.outcome(&run) => outcome.map(|result| (Ended::Done, result)),
+                () = self.cancelled(&run) => {
+                    Ok((Ended::Cancelled, json!({ "reason": "cancelled by a person", "remedy": "" })))
+                }
+            },
+        };
+        let (ended, result) = outcome
+            .unwrap_or_else(|trouble| (Ended::Failed, json!({ "reason": trouble.reason, "remedy": trouble.remedy })));
         let finished = async {
             let mut db = self.pool.acquire().await?;
             run::finish(&mut db, run_id, ended, &result).await?;
@@ -155,6 +165,8 @@ impl Runner {
             "barrier" => self.barriers(run, &request).await,
             "verify" => self.verifications(run, &request).await,
             "check" => self.check(run, &request).await,
+            "release" => self.decide(run, &request, true).await,
+            "discard" => self.decide(run, &request, false).await,
             "discover" => self.discover(run).await,
             kind => Err(Trouble {
                 kind: "unknown_run".to_owned(),
@@ -179,7 +191,11 @@ impl Runner {
         let mailboxes = self.mailboxes(run, request).await?;
         let results: Vec<Value> = stream::iter(mailboxes)
             .map(|(mailbox, address)| async move {
-                match self.barrier(mailbox, deadline).await {
+                let reached = match self.barrier(mailbox, deadline).await {
+                    Ok(seq) => self.held(mailbox).await.map(|()| seq),
+                    Err(trouble) => Err(trouble),
+                };
+                match reached {
                     Ok(seq) => json!({ "address": address, "outcome": "reached", "detail": null, "seq": seq.0 }),
                     Err(trouble) => json!({
                         "address": address,
@@ -196,7 +212,7 @@ impl Runner {
     }
 
     /// Waits until everything done before now on the active side is visible on the other.
-    async fn barrier(&self, mailbox: MailboxId, deadline: Instant) -> Result<Seq, Trouble> {
+    pub(crate) async fn barrier(&self, mailbox: MailboxId, deadline: Instant) -> Result<Seq, Trouble> {
         self.stopped(mailbox).await?;
         let late = || async { self.why_late(mailbox).await };
         let captured = loop {
@@ -240,15 +256,51 @@ impl Runner {
         if !target.stopped {
             return Ok(());
         }
-        Err(Trouble {
-            kind: "stopped".to_owned(),
-            reason: "the mailbox is paused or held".to_owned(),
-            remedy: "Resume it first.".to_owned(),
-            fault: true,
-        })
+        let known = mailbox::get(&self.pool, mailbox).await.map_err(|error| internal(&error))?;
+        let (reason, remedy) = match known.is_some_and(|known| known.phase != "mirroring" && known.phase != "seeding") {
+            true => ("the user works on the standby: nothing is mirrored meanwhile", "Bring the mailbox home first."),
+            false => ("the mailbox is paused", "Resume it first."),
+        };
+        Err(Trouble { kind: "stopped".to_owned(), reason: reason.to_owned(), remedy: remedy.to_owned(), fault: true })
     }
 
-    async fn target(&self, mailbox: MailboxId) -> Result<Target, Trouble> {
+    /// What a held mailbox's brake stopped is not visible on the other side.
+    async fn held(&self, mailbox: MailboxId) -> Result<(), Trouble> {
+        let known = mailbox::get(&self.pool, mailbox).await.map_err(|error| internal(&error))?;
+        match known {
+            Some(known) if known.held => {
+                Err(known.trouble.and_then(|trouble| serde_json::from_value(trouble).ok()).unwrap_or_else(unprotected))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A person decides about what the mass-change brake parked.
+    async fn decide(&self, run: &Run, request: &Request, meant: bool) -> Result<Value, Trouble> {
+        let mut results = Vec::new();
+        for (mailbox, address) in self.mailboxes(run, request).await? {
+            let decided = async {
+                let mut db = self.pool.begin().await?;
+                let messages = match meant {
+                    true => brake::release(&mut db, mailbox, &run.requested_by).await?,
+                    false => brake::discard(&mut db, mailbox, &run.requested_by).await?,
+                };
+                db.commit().await?;
+                anyhow::Ok(messages)
+            };
+            let messages = decided.await.map_err(|error| internal(&*error))?;
+            while meant && brake::is_released(&self.pool, mailbox).await.map_err(|error| internal(&error))? {
+                self.applying.received(mailbox);
+                tokio::time::sleep(LONGEST_PAUSE).await;
+            }
+            let state = mailbox::get(&self.pool, mailbox).await.map_err(|error| internal(&error))?;
+            let state = state.map(|mailbox| mailbox.state);
+            results.push(json!({ "address": address, "messages": messages, "state": state }));
+        }
+        Ok(json!({ "mailboxes": results }))
+    }
+
+    pub(crate) async fn target(&self, mailbox: MailboxId) -> Result<Target, Trouble> {
         journal::target(&self.pool, mailbox).await.map_err(|error| internal(&error))?.ok_or_else(unprotected)
     }
 
@@ -268,58 +320,26 @@ impl Runner {
 
     async fn verifications(&self, run: &Run, request: &Request) -> Result<Value, Trouble> {
         let mailboxes = self.mailboxes(run, request).await?;
-        let results: Vec<Value> = stream::iter(mailboxes)
-            .map(|(mailbox, address)| async move {
-                match self.verify(mailbox, request.deep).await {
-                    Ok(found) => json!({
-                        "address": address,
-                        "equal": found.differences.is_empty(),
-                        "messages": found.messages,
-                        "folders": found.folders,
-                        "differences": found.differences,
-                        "more": found.more,
-                        "detail": null,
-                    }),
-                    Err(trouble) => json!({
-                        "address": address,
-                        "equal": false,
-                        "messages": 0,
-                        "folders": 0,
-                        "differences": [],
-                        "more": 0,
-                        "detail": { "reason": trouble.reason, "remedy": trouble.remedy },
-                    }),
-                }
-            })
-            .buffered(VERIFICATIONS)
-            .collect()
-            .await;
+        let results: Vec<Value> =
+            stream::iter(mailboxes)
+                .map(|(mailbox, address)| async move {
+                    self.verified(mailbox, &address, request.deep, request.repair).await
+                })
+                .buffered(VERIFICATIONS)
+                .collect()
+                .await;
         Ok(json!({ "mailboxes": results }))
-    }
-
-    async fn verify(&self, mailbox: MailboxId, deep: bool) -> Result<crate::compare::Comparison, Trouble> {
-        let mut looks = 0;
-        loop {
-            looks += 1;
-            self.barrier(mailbox, Instant::now() + SETTLING).await?;
-            let target = self.target(mailbox).await?;
-            let found = verify(&self.pool, &self.board, &target, deep).await?;
-            if found.differences.is_empty() {
-                journal::verified(&self.pool, mailbox).await.map_err(|error| internal(&error))?;
-                return Ok(found);
-            }
-            let quiet = verify::is_settled(&self.pool, &target).await.map_err(|error| internal(&error))?;
-            if looks >= LOOKS || (quiet && looks > 1) {
-                return Ok(found);
-            }
-        }
     }
 
     async fn check(&self, run: &Run, request: &Request) -> Result<Value, Trouble> {
         let stored = self.server(run).await?;
         let definition = stored.definition;
         let checked: Result<ServerCheck, Trouble> = match definition.role {
-            ServerRole::Standby => Ok(check(&definition, request.address.as_deref(), &[]).await),
+            ServerRole::Standby => {
+                let mut checked = check(&definition, request.address.as_deref(), &[]).await;
+                checked.findings.push(check_manage(&definition).await);
+                Ok(checked)
+            }
             ServerRole::Primary => {
                 let asked = Asked::Check { server: definition, address: request.address.clone() };
                 match self.ask(asked).await? {
@@ -354,7 +374,7 @@ impl Runner {
     }
 
     /// Asks the source gateway and waits a while.
-    async fn ask(&self, asked: Asked) -> Result<Reported, Trouble> {
+    pub(crate) async fn ask(&self, asked: Asked) -> Result<Reported, Trouble> {
         let mut question = self.board.ask(asked);
         tokio::time::timeout(PATIENCE, question.answer()).await.unwrap_or_else(|_| {
             Err(Trouble {

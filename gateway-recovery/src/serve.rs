@@ -13,6 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use crate::alarm::Alarm;
+
 /// How much of one shipment may be under way, in bytes: 20 Mbit/s over 400 ms is 1 MB.
 const STREAM_WINDOW: u32 = 4 << 20;
 /// How much of all shipments together, in bytes.
@@ -25,7 +27,7 @@ const DRAIN: Duration = Duration::from_secs(3);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `shutdown`, then waits a little for requests under way.
-pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
+pub(crate) async fn serve(listener: TcpListener, router: Router, alarm: &Alarm, shutdown: CancellationToken) {
     let ending = GracefulShutdown::new();
     let connections = tokio_util::task::TaskTracker::new();
     let drop_all = CancellationToken::new();
@@ -38,7 +40,9 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: Cance
             Ok(stream) => {
                 let connection = ending.watch(connection(stream, router.clone()));
                 let drop_all = drop_all.clone();
+                let connected = alarm.connected();
                 connections.spawn(async move {
+                    let _connected = connected;
                     tokio::select! {
                         // A connection that breaks is the source gateway's to make again.
                         _ = connection => {}

@@ -5,9 +5,11 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
+    ffi::OsStr,
+    fs::{self, File},
     io,
-    path::Path,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -36,13 +38,28 @@ pub(crate) struct Store {
 struct Shared {
     pool: PgPool,
     folder: Box<Path>,
+    /// A spool folder on the same file system: its files become packs by a link.
+    shared_spool: Option<PathBuf>,
     open: Mutex<Vec<PackWriter>>,
 }
 
 impl Store {
-    pub(crate) fn open(pool: PgPool, folder: &Path) -> io::Result<Self> {
+    pub(crate) fn open(pool: PgPool, folder: &Path, shared_spool: Option<PathBuf>) -> io::Result<Self> {
         pack::create_folder(folder)?;
-        Ok(Self { shared: Arc::new(Shared { pool, folder: folder.into(), open: Mutex::default() }) })
+        let shared_spool = match shared_spool {
+            Some(spool) => {
+                pack::create_folder(&spool)?;
+                // A link cannot cross file systems; then contents are sent as between two sites.
+                (fs::metadata(&spool)?.dev() == fs::metadata(folder)?.dev()).then_some(spool)
+            }
+            None => None,
+        };
+        Ok(Self { shared: Arc::new(Shared { pool, folder: folder.into(), shared_spool, open: Mutex::default() }) })
+    }
+
+    /// Can a source gateway hand its spool files over by name?
+    pub(crate) fn takes_over(&self) -> bool {
+        self.shared.shared_spool.is_some()
     }
 
     /// A pack for one shipment; nobody else writes to it meanwhile.
@@ -60,6 +77,7 @@ impl Store {
             name,
             places: Vec::new(),
             current: None,
+            linked: Vec::new(),
         })
     }
 
@@ -107,6 +125,8 @@ pub(crate) struct Receiving {
     name: String,
     places: Vec<Place>,
     current: Option<(ContentRef, u64, blake3::Hasher)>,
+    /// Spool files that became packs of their own.
+    linked: Vec<PathBuf>,
 }
 
 impl Receiving {
@@ -139,14 +159,61 @@ impl Receiving {
         Ok(())
     }
 
+    /// A content begins whose digest is known only when it has come by.
+    pub(crate) fn unnamed(&mut self, size: u64) -> io::Result<()> {
+        self.content(ContentRef { digest: Digest([0; 32]), size })
+    }
+
+    /// It is whole; answers which it is.
+    pub(crate) fn end_unnamed(&mut self) -> io::Result<ContentRef> {
+        let (_, offset, hasher) = self.current.take().ok_or_else(|| io::Error::other("no content has begun"))?;
+        let digest = Digest::from(hasher.finalize());
+        let size = self.pack()?.offset() - offset;
+        let content = ContentRef { digest, size };
+        self.places.push(Place { content, pack: self.name.clone(), offset });
+        Ok(content)
+    }
+
+    /// The file `name` of the shared spool, which its writer has synced, becomes a pack. Its contents are compared with
+    /// their digests when they are read, as all are.
+    pub(crate) fn handed(&mut self, name: &str, contents: &[(ContentRef, u64)]) -> io::Result<()> {
+        let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
+        let spool = self.store.shared.shared_spool.as_ref().ok_or_else(|| invalid("no spool folder is shared"))?;
+        if Path::new(name).file_name() != Some(OsStr::new(name)) {
+            return Err(invalid("a file was handed over under a name that is none"));
+        }
+        // Under a name of this shipment's own: one that was given up must not take the file from its repetition.
+        let pack = format!("{}.pack", Uuid::now_v7());
+        let linked = self.store.shared.folder.join(&pack);
+        fs::hard_link(spool.join(name), &linked)?;
+        self.linked.push(linked.clone());
+        let size = fs::metadata(&linked)?.len();
+        for (content, offset) in contents {
+            if offset.checked_add(content.size).is_none_or(|end| end > size) {
+                return Err(invalid("a file that was handed over is shorter than its contents"));
+            }
+            self.places.push(Place { content: *content, pack: pack.clone(), offset: *offset });
+        }
+        Ok(())
+    }
+
     /// Makes everything durable; the places may be written to the index now.
     pub(crate) async fn finish(mut self) -> io::Result<Vec<Place>> {
         let places = std::mem::take(&mut self.places);
         let Some(mut pack) = self.pack.take() else { return Ok(places) };
-        if !places.is_empty() {
-            pack =
-                tokio::task::spawn_blocking(move || pack.sync().map(|()| pack)).await.map_err(io::Error::other)??;
+        let written = pack.offset() > self.start;
+        let folder = (!self.linked.is_empty()).then(|| self.store.shared.folder.clone());
+        if written || folder.is_some() {
+            pack = tokio::task::spawn_blocking(move || {
+                if written {
+                    pack.sync()?;
+                }
+                folder.map_or(Ok(()), |folder| pack::sync_folder(&folder)).map(|()| pack)
+            })
+            .await
+            .map_err(io::Error::other)??;
         }
+        self.linked.clear();
         self.store.give_back(pack);
         Ok(places)
     }
@@ -155,6 +222,9 @@ impl Receiving {
 /// A shipment that was given up leaves nothing.
 impl Drop for Receiving {
     fn drop(&mut self) {
+        for linked in &self.linked {
+            let _ = fs::remove_file(linked);
+        }
         if let Some(mut pack) = self.pack.take()
             && pack.truncate(self.start).is_ok()
         {

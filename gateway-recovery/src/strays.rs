@@ -98,31 +98,38 @@ impl Strays {
     }
 }
 
-/// Takes the stray with this content, if there is one: the oldest, exact before altered.
+/// Takes the stray with this content, if there is one: exact before altered, the one with the same UID before the oldest.
 pub(crate) fn take(strays: &mut Vec<Stray>, wanted: &Wanted) -> Option<(Stray, bool)> {
-    if let Some(at) = strays.iter().position(|stray| stray.digest == wanted.digest) {
+    let best = |strays: &[Stray], fits: &dyn Fn(&Stray) -> bool| {
+        let same = strays.iter().position(|stray| stray.standby_uid == wanted.uid && fits(stray));
+        same.or_else(|| strays.iter().position(fits))
+    };
+    if let Some(at) = best(strays, &|stray| stray.digest == wanted.digest) {
         return Some((strays.remove(at), true));
     }
     let loose = wanted.loose_digest?;
-    let at = strays.iter().position(|stray| stray.loose_digest == loose)?;
+    let at = best(strays, &|stray| stray.loose_digest == loose)?;
     Some((strays.remove(at), false))
 }
 
 /// The content an addition wants.
 pub(crate) struct Wanted {
+    /// Its UID on the primary.
+    pub(crate) uid: Uid,
     pub(crate) digest: understudy_protocol::Digest,
     /// Known only where it was worth computing.
     pub(crate) loose_digest: Option<understudy_protocol::Digest>,
 }
 
-/// The loose digest of a content in the store.
-pub(crate) async fn loose_digest(
+/// The loose digest of a content in the store, and the digest of all but its last byte.
+pub(crate) async fn other_digests(
     contents: &mut crate::store::Contents,
     index: usize,
     size: u64,
-) -> io::Result<understudy_protocol::Digest> {
+) -> io::Result<[understudy_protocol::Digest; 2]> {
     use understudy_imap_session::ContentSource;
     let mut digests = BothDigests::default();
+    let mut without_last = blake3::Hasher::new();
     let mut buffer = vec![0; 64 << 10];
     let mut offset = 0;
     contents.start_at(0);
@@ -130,6 +137,7 @@ pub(crate) async fn loose_digest(
         let read = contents.read(index, offset, &mut buffer).await?;
         digests.update(&buffer[..read]);
         offset += read as u64;
+        without_last.update(&buffer[..read - usize::from(offset == size && read > 0)]);
     }
-    Ok(digests.finish().1)
+    Ok([digests.finish().1, without_last.finalize().into()])
 }

@@ -1,31 +1,36 @@
-//! Verifies one mailbox: what both sides hold, listed from the servers themselves, compared.
+//! Verifies one mailbox: what both sides hold, listed from the servers themselves in slices, compared as it streams by.
 //!
-//! Keeps true: verification reads only, and a listing that failed is an error, never a difference.
+//! First digests of slices cross the link; only slices that differ are listed message by message.
+//! Keeps true: verification reads only; a listing that failed is an error, never a difference; memory grows with the number of
+//! folders and of ranges of UIDs, not of messages.
 
-use std::{collections::BTreeMap, io};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::PgPool;
 use understudy_database::{
+    brake::{self, ParkedFolder},
     journal::{self, Target},
-    mirror::{self, MirrorMessage},
+    link,
+    mirror::{self, MirrorFolder, MirrorMessage},
 };
-use understudy_imap_session::{Address, Error, Login, Session};
+use understudy_imap_session::{Address, Error, FolderName, Login, Session};
 use understudy_protocol::{
-    FolderPath, Uid,
-    messages::{Asked, InventoryFrame, Trouble},
+    Change, FolderPath, Uid, UidSet, UidValidity,
+    messages::{Asked, FolderRange, InventoryFrame, InventoryMessage, Trouble, Unreadable},
 };
-use understudy_replication::{
-    inventory::{self, Frames},
-    trouble::explain,
-};
+use understudy_replication::{inventory, trouble::explain};
 
 use crate::{
-    compare::{Comparison, Holdings, compare},
+    compare::{Comparison, Difference, Repair, compare_slice},
     directives::DirectiveBoard,
 };
 
-/// Rows of the UID map read at once.
-const SLICE: i64 = 10_000;
+/// Transactions looked through for the one that should have made a difference equal.
+const TRANSACTIONS: i64 = 5000;
+/// Of these, so many at once.
+const TRANSACTIONS_AT_ONCE: i64 = 100;
+/// The most UIDs of one folder that nobody wants named one by one.
+const EXTRAS: usize = 1000;
 
 /// Compares both sides of a mailbox once. The caller has waited until what was captured is applied.
 pub(crate) async fn verify(
@@ -34,11 +39,34 @@ pub(crate) async fn verify(
     target: &Target,
     bodies: bool,
 ) -> Result<Comparison, Trouble> {
-    let (primary, standby) = tokio::try_join!(async { primary_holdings(board, target, bodies).await }, async {
-        standby_holdings(target, bodies).await.map_err(|error| explain(&target.standby.name, &error))
-    },)?;
-    let mirror = uid_maps(pool, target).await.map_err(|error| internal(&error))?;
-    Ok(compare(&primary, &standby, &mirror))
+    let mut verifier = Verifier::open(pool, target, bodies).await?;
+    verifier.pass(board, Vec::new()).await?;
+    let suspects = std::mem::take(&mut verifier.suspects);
+    if !suspects.is_empty() {
+        verifier.pass(board, suspects).await?;
+    }
+    let Verifier { session, mut found, .. } = verifier;
+    session.logout().await;
+    name_transactions(pool, target, &mut found.differences).await.map_err(|error| internal(&error))?;
+    name_unreadable(pool, target, &mut found.differences).await.map_err(|error| internal(&error))?;
+    Ok(found)
+}
+
+/// What lacks because the primary cannot give it is no riddle.
+async fn name_unreadable(
+    pool: &PgPool,
+    target: &Target,
+    differences: &mut [Difference],
+) -> understudy_database::Result<()> {
+    let unreadable = link::unreadable_of(pool, target.mailbox).await?;
+    for difference in differences.iter_mut().filter(|difference| difference.what == "missing_on_standby") {
+        let here = |m: &&Unreadable| m.path.to_string() == difference.folder && Some(m.uid.0) == difference.uid;
+        if let Some(message) = unreadable.iter().find(here) {
+            difference.what = "set_aside";
+            difference.detail.clone_from(&message.reason);
+        }
+    }
+    Ok(())
 }
 
 /// A failure that is nobody's fault outside.
@@ -51,93 +79,401 @@ pub(crate) fn internal(error: &dyn std::error::Error) -> Trouble {
     }
 }
 
-async fn primary_holdings(board: &DirectiveBoard, target: &Target, bodies: bool) -> Result<Holdings, Trouble> {
-    let mut question = board.ask(Asked::Inventory { mailbox: target.mailbox, bodies });
-    let mut gathering = Gathering::default();
-    while let Some(frame) = question.frames.recv().await {
-        gathering.take(frame);
-    }
-    question.answer().await?;
-    gathering.whole().ok_or_else(|| Trouble {
-        kind: "link".to_owned(),
-        reason: "the primary's list did not arrive whole".to_owned(),
-        remedy: "Try again once the link is up.".to_owned(),
-        fault: false,
-    })
-}
-
-async fn standby_holdings(target: &Target, bodies: bool) -> Result<Holdings, Error> {
-    let address = Address::parse(&target.standby.imap, target.standby.ca_file.clone())?;
-    let login = Login::for_user(&target.standby.login, &target.address).await?;
-    let mut session = Session::open(&address, &login).await?;
-    let mut gathering = Gathering::default();
-    inventory::list(&mut session, bodies, &mut gathering).await?;
-    session.logout().await;
-    gathering.whole().ok_or(Error::Protocol("the list ended early"))
-}
-
-async fn uid_maps(
-    pool: &PgPool,
-    target: &Target,
-) -> understudy_database::Result<BTreeMap<FolderPath, Vec<MirrorMessage>>> {
-    let mut maps = BTreeMap::new();
-    for folder in mirror::folders(pool, target.mailbox).await? {
-        let mut map = Vec::new();
-        let mut after = Uid(0);
-        loop {
-            let slice = mirror::messages(pool, target.mailbox, folder.folder, after, SLICE).await?;
-            let Some(last) = slice.last() else { break };
-            after = last.uid;
-            map.extend(slice);
-        }
-        maps.insert(folder.path, map);
-    }
-    Ok(maps)
-}
-
 /// Is there nothing left between what was received and what is applied?
 pub(crate) async fn is_settled(pool: &PgPool, target: &Target) -> understudy_database::Result<bool> {
     let numbers = journal::numbers(pool, target.mailbox).await?;
     Ok(numbers.is_some_and(|numbers| numbers.received == numbers.applied))
 }
 
-/// Frames of an inventory, gathered.
-#[derive(Default)]
-struct Gathering {
-    holdings: Holdings,
-    current: Option<FolderPath>,
-    ended: bool,
+/// What keeps a folder from a standby that refused it.
+const NAME_NOT_TAKEN: &str = "the standby takes no folder of this name: rename the folder on the primary, or change what the \
+                              standby allows";
+
+/// Why a pass ended early.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Standby(#[from] Error),
+    #[error(transparent)]
+    Database(#[from] understudy_database::Error),
 }
 
-impl Gathering {
-    fn take(&mut self, frame: InventoryFrame) {
-        match frame {
-            InventoryFrame::Start { subscriptions } => {
-                self.holdings.subscriptions = subscriptions.into_iter().collect()
-            }
-            InventoryFrame::Folder { path, selectable, .. } => {
-                self.current = selectable.then(|| path.clone());
-                if selectable {
-                    self.holdings.folders.insert(path, Vec::new());
-                }
-            }
-            InventoryFrame::Messages(messages) => {
-                if let Some(folder) = self.current.as_ref().and_then(|path| self.holdings.folders.get_mut(path)) {
-                    folder.extend(messages);
-                }
-            }
-            InventoryFrame::End => self.ended = true,
+/// The standby's side and what was found so far.
+struct Verifier<'a> {
+    pool: &'a PgPool,
+    target: &'a Target,
+    bodies: bool,
+    session: Session,
+    /// By path: its name, where it can be opened.
+    listed: BTreeMap<FolderPath, Option<FolderName>>,
+    subscriptions: BTreeSet<FolderPath>,
+    mirror: BTreeMap<FolderPath, MirrorFolder>,
+    parked: HashMap<String, ParkedFolder>,
+    spared: BTreeSet<FolderPath>,
+    found: Comparison,
+    suspects: Vec<FolderRange>,
+    /// Folders that the primary showed.
+    shown: BTreeSet<FolderPath>,
+    current: Option<Current>,
+}
+
+/// The folder being compared.
+struct Current {
+    path: FolderPath,
+    mirror: Option<MirrorFolder>,
+    /// What the standby has there, and what of it the UID map accounts for; `None` where it has no such folder.
+    there: Option<(UidSet, UidSet)>,
+    /// Through which primary UID it has been compared.
+    through: Uid,
+}
+
+impl<'a> Verifier<'a> {
+    async fn open(pool: &'a PgPool, target: &'a Target, bodies: bool) -> Result<Self, Trouble> {
+        let opened = async {
+            let address = Address::parse(&target.standby.imap, target.standby.ca_file.clone())?;
+            let login = Login::for_user(&target.standby.login, &target.address).await?;
+            let mut session = Session::open(&address, &login).await?;
+            session.count_as(&target.standby.name);
+            let sweep = session.sweep().await?;
+            Ok((session, sweep))
+        };
+        let (session, sweep) = opened.await.map_err(|error: Error| explain(&target.standby.name, &error))?;
+        let read = async {
+            let mirror = mirror::folders(pool, target.mailbox).await?;
+            let parked = brake::folders(pool, target.mailbox).await?;
+            let spared = brake::spared_subscriptions(pool, target.mailbox).await?;
+            understudy_database::Result::Ok((mirror, parked, spared))
+        };
+        let (mirror, parked, spared) = read.await.map_err(|error: understudy_database::Error| internal(&error))?;
+        Ok(Self {
+            pool,
+            target,
+            bodies,
+            session,
+            listed: sweep
+                .folders
+                .into_iter()
+                .map(|folder| (folder.path, folder.selectable.then_some(folder.name)))
+                .collect(),
+            subscriptions: sweep.subscriptions.into_iter().collect(),
+            mirror: mirror.into_iter().map(|folder| (folder.path.clone(), folder)).collect(),
+            parked: parked.into_iter().map(|folder| (folder.standby_name.clone(), folder)).collect(),
+            spared: spared.into_iter().collect(),
+            found: Comparison::default(),
+            suspects: Vec::new(),
+            shown: BTreeSet::new(),
+            current: None,
+        })
+    }
+
+    /// Goes once through what the primary shows: all of it in short, or these ranges message by message.
+    async fn pass(&mut self, board: &DirectiveBoard, only: Vec<FolderRange>) -> Result<(), Trouble> {
+        let summary = only.is_empty();
+        let asked = Asked::Inventory { mailbox: self.target.mailbox, bodies: self.bodies, summary, only: only.clone() };
+        let mut question = board.ask(asked);
+        let mut ended = false;
+        while let Some(frame) = question.frames.recv().await {
+            ended |= matches!(frame, InventoryFrame::End);
+            let taken = if summary { self.take(frame).await } else { self.take_again(frame, &only).await };
+            taken.map_err(|error| self.explain(&error))?;
+        }
+        question.answer().await?;
+        if !ended {
+            return Err(Trouble {
+                kind: "link".to_owned(),
+                reason: "the primary's list did not arrive whole".to_owned(),
+                remedy: "Try again once the link is up.".to_owned(),
+                fault: false,
+            });
+        }
+        if summary {
+            self.finish_folder().await.map_err(|error| self.explain(&error))?;
+            self.only_here().await.map_err(|error| self.explain(&error))?;
+        }
+        Ok(())
+    }
+
+    fn explain(&self, error: &Broken) -> Trouble {
+        match error {
+            Broken::Standby(error) => explain(&self.target.standby.name, error),
+            Broken::Database(error) => internal(error),
         }
     }
 
-    fn whole(self) -> Option<Holdings> {
-        self.ended.then_some(self.holdings)
+    async fn take(&mut self, frame: InventoryFrame) -> Result<(), Broken> {
+        match frame {
+            InventoryFrame::Start { subscriptions } => {
+                let theirs: BTreeSet<FolderPath> = subscriptions.into_iter().collect();
+                self.compare_subscriptions(&theirs);
+            }
+            InventoryFrame::Folder { path, selectable, .. } => {
+                self.finish_folder().await?;
+                if selectable {
+                    self.begin_folder(path).await?;
+                }
+            }
+            InventoryFrame::Messages(messages) => {
+                self.found.messages += messages.len() as u64;
+                let (Some(current), Some(last)) = (&self.current, messages.last()) else { return Ok(()) };
+                let (path, after, through) = (current.path.clone(), current.through, last.uid);
+                let map = self.rows(after, through).await?;
+                self.compare(&path, &messages, map).await?;
+            }
+            InventoryFrame::Slice { through, messages, digest } => {
+                self.found.messages += u64::from(messages);
+                let Some(current) = &self.current else { return Ok(()) };
+                let (path, after) = (current.path.clone(), current.through);
+                if current.there.is_none() {
+                    return Ok(());
+                }
+                let map = self.rows(after, through).await?;
+                let there = self.copies(&map).await?;
+                let mapped: Vec<(Uid, &InventoryMessage)> = map
+                    .values()
+                    .filter(|row| row.set_aside.is_none())
+                    .filter_map(|row| Some((row.uid, there.get(&row.standby_uid?)?)))
+                    .collect();
+                let whole = mapped.len() == map.len() && map.len() as u64 == u64::from(messages);
+                if !whole || inventory::summary(mapped) != digest {
+                    let low = Uid(after.0.saturating_add(1));
+                    match self.suspects.last_mut() {
+                        Some(last) if last.path == path && last.high == after => last.high = through,
+                        _ => self.suspects.push(FolderRange { path, low, high: through }),
+                    }
+                }
+            }
+            InventoryFrame::End => {}
+        }
+        Ok(())
+    }
+
+    /// Slices that differ, message by message.
+    async fn take_again(&mut self, frame: InventoryFrame, only: &[FolderRange]) -> Result<(), Broken> {
+        match frame {
+            InventoryFrame::Folder { path, .. } => {
+                let name = self.listed.get(&path).cloned().flatten();
+                let opened = match &name {
+                    Some(name) => self.session.examine(name).await?.is_some(),
+                    None => false,
+                };
+                let uids = if opened { self.session.uids(Uid(1)).await? } else { UidSet::default() };
+                self.current = opened.then(|| Current {
+                    mirror: self.mirror.get(&path).cloned(),
+                    path,
+                    there: Some((uids, UidSet::default())),
+                    through: Uid(0),
+                });
+            }
+            InventoryFrame::Messages(messages) => {
+                let (Some(current), Some(last)) = (&self.current, messages.last()) else { return Ok(()) };
+                let (path, after, through) = (current.path.clone(), current.through, last.uid);
+                let mut map = BTreeMap::new();
+                for range in only.iter().filter(|range| range.path == path) {
+                    let low = range.low.max(Uid(after.0.saturating_add(1)));
+                    let high = range.high.min(through);
+                    if low <= high {
+                        map.extend(self.rows(Uid(low.0 - 1), high).await?);
+                    }
+                }
+                if let Some(current) = &mut self.current {
+                    current.through = through;
+                }
+                self.compare(&path, &messages, map).await?;
+            }
+            InventoryFrame::Start { .. } | InventoryFrame::Slice { .. } | InventoryFrame::End => {}
+        }
+        Ok(())
+    }
+
+    async fn compare(
+        &mut self,
+        path: &FolderPath,
+        messages: &[InventoryMessage],
+        map: BTreeMap<Uid, MirrorMessage>,
+    ) -> Result<(), Broken> {
+        let there = self.copies(&map).await?;
+        compare_slice(&mut self.found, path, messages, &map, &there);
+        Ok(())
+    }
+
+    /// The UID map's rows of the current folder after one primary UID through another; and notes how far that is.
+    async fn rows(&mut self, after: Uid, through: Uid) -> Result<BTreeMap<Uid, MirrorMessage>, Broken> {
+        let Some(current) = &mut self.current else { return Ok(BTreeMap::new()) };
+        current.through = through;
+        let Some(folder) = current.mirror.as_ref().map(|mirror| mirror.folder) else { return Ok(BTreeMap::new()) };
+        let rows = mirror::between(self.pool, self.target.mailbox, folder, after, through).await?;
+        Ok(rows.into_iter().map(|row| (row.uid, row)).collect())
+    }
+
+    /// The standby's messages that these rows name.
+    async fn copies(&mut self, map: &BTreeMap<Uid, MirrorMessage>) -> Result<BTreeMap<Uid, InventoryMessage>, Broken> {
+        let Some(Current { there: Some((there, seen)), .. }) = &mut self.current else { return Ok(BTreeMap::new()) };
+        let mut named: Vec<Uid> =
+            map.values().filter_map(|row| row.standby_uid).filter(|&uid| there.contains(uid)).collect();
+        named.sort_unstable();
+        let uids: UidSet = named.into_iter().collect();
+        if uids.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        uids.ranges().for_each(|(low, high)| seen.insert_range(low, high));
+        let messages = inventory::messages(&mut self.session, &uids, self.bodies).await?;
+        Ok(messages.into_iter().map(|message| (message.uid, message)).collect())
+    }
+
+    fn compare_subscriptions(&mut self, theirs: &BTreeSet<FolderPath>) {
+        for path in theirs.symmetric_difference(&self.subscriptions) {
+            let on_primary = theirs.contains(path);
+            if !on_primary && self.spared.contains(path) {
+                self.found.keep(path, None);
+                continue;
+            }
+            let (on, off) = if on_primary { ("primary", "standby") } else { ("standby", "primary") };
+            let detail = format!("subscribed on the {on}, not on the {off}");
+            self.found.add(path, None, None, "subscription", detail);
+            self.found.repair(Repair::Subscribe { path: path.clone(), subscribed: on_primary });
+        }
+    }
+
+    async fn begin_folder(&mut self, path: FolderPath) -> Result<(), Broken> {
+        self.found.folders += 1;
+        self.shown.insert(path.clone());
+        let mirror = self.mirror.get(&path).cloned();
+        let name = self.listed.get(&path).cloned().flatten();
+        let opened = match &name {
+            Some(name) => self.session.examine(name).await?.is_some(),
+            None => false,
+        };
+        let there = if opened { Some((self.session.uids(Uid(1)).await?, UidSet::default())) } else { None };
+        if there.is_none() {
+            let aside = mirror.as_ref().is_some_and(|mirror| mirror.standby_uid_validity == UidValidity(0));
+            let detail = if aside { NAME_NOT_TAKEN } else { "the standby does not have it" };
+            self.found.add(&path, None, None, "folder_missing", detail.to_owned());
+            if let Some(mirror) = &mirror {
+                self.found.repair(Repair::CreateFolder { folder: mirror.folder });
+            }
+        }
+        self.current = Some(Current { path, mirror, there, through: Uid(0) });
+        Ok(())
+    }
+
+    /// What the standby has in the current folder beyond the UID map.
+    async fn finish_folder(&mut self) -> Result<(), Broken> {
+        let Some(Current { path, mirror, there: Some((there, seen)), .. }) = self.current.take() else { return Ok(()) };
+        let beyond: UidSet = there.iter().filter(|&uid| !seen.contains(uid)).collect();
+        if beyond.is_empty() {
+            return Ok(());
+        }
+        let wanted = match &mirror {
+            Some(mirror) => mirror::standby_uids_of(self.pool, self.target.mailbox, mirror.folder).await?,
+            None => UidSet::default(),
+        };
+        let standby_name = mirror.map(|mirror| mirror.standby_name);
+        self.beyond(&path, standby_name.as_deref(), &beyond, &wanted).await
+    }
+
+    async fn beyond(
+        &mut self,
+        path: &FolderPath,
+        standby_name: Option<&str>,
+        beyond: &UidSet,
+        wanted: &UidSet,
+    ) -> Result<(), Broken> {
+        let parked = match standby_name.and_then(|name| self.parked.get(name)) {
+            Some(parked) => brake::uids(self.pool, parked).await?,
+            None => UidSet::default(),
+        };
+        let mut named = 0;
+        for uid in beyond.iter() {
+            if parked.contains(uid) {
+                self.found.keep(path, Some(uid));
+                continue;
+            }
+            named += 1;
+            if named > EXTRAS {
+                self.found.more += 1;
+            } else if wanted.contains(uid) {
+                let detail = "the primary shows it no longer; the UID is the standby's".to_owned();
+                self.found.add(path, None, Some(uid), "missing_on_primary", detail);
+            } else {
+                let detail = "on the standby only; the UID is the standby's".to_owned();
+                self.found.add(path, None, Some(uid), "extra_on_standby", detail);
+            }
+            if !wanted.contains(uid) {
+                self.found.repair(Repair::Remove { path: path.clone(), standby_uid: uid });
+            }
+        }
+        Ok(())
+    }
+
+    /// Folders that only the standby has.
+    async fn only_here(&mut self) -> Result<(), Broken> {
+        let extra: Vec<(FolderPath, FolderName)> = self
+            .listed
+            .iter()
+            .filter(|(path, _)| !self.shown.contains(*path))
+            .filter_map(|(path, name)| Some((path.clone(), name.clone()?)))
+            .collect();
+        for (path, name) in extra {
+            let Some(opened) = self.session.examine(&name).await? else { continue };
+            let standby_name = String::from_utf8_lossy(name.as_bytes()).into_owned();
+            if let Some(deletion) = self.parked.get(&standby_name).map(|parked| parked.deletion.is_some()) {
+                if deletion {
+                    self.found.keep(&path, None);
+                }
+                let uids = self.session.uids(Uid(1)).await?;
+                self.beyond(&path, Some(&standby_name), &uids, &UidSet::default()).await?;
+                continue;
+            }
+            // A level that only holds other folders is a folder on some servers (Cyrus): without messages, no difference.
+            let is_level = self.mirror.contains_key(&path) || self.shown.iter().any(|shown| shown.is_below(&path));
+            if opened.exists == 0 && is_level {
+                continue;
+            }
+            let detail = format!("with {} messages, on the standby only", opened.exists);
+            self.found.add(&path, None, None, "folder_extra", detail);
+            self.found.repair(Repair::DeleteFolder { path });
+        }
+        Ok(())
     }
 }
 
-impl Frames for Gathering {
-    async fn frame(&mut self, frame: InventoryFrame) -> io::Result<()> {
-        self.take(frame);
-        Ok(())
+/// Finds, for each message that differs, the last transaction that changed it.
+async fn name_transactions(
+    pool: &PgPool,
+    target: &Target,
+    differences: &mut [Difference],
+) -> understudy_database::Result<()> {
+    let mut open: HashMap<_, Vec<usize>> = HashMap::new();
+    for (index, difference) in differences.iter().enumerate() {
+        if let Some(at) = difference.at {
+            open.entry(at).or_default().push(index);
+        }
     }
+    let mut before = target.applied.next();
+    let mut looked = 0;
+    while !open.is_empty() && looked < TRANSACTIONS {
+        let transactions = journal::before(pool, target.mailbox, before, TRANSACTIONS_AT_ONCE).await?;
+        let Some(oldest) = transactions.last() else { break };
+        before = oldest.seq;
+        looked += TRANSACTIONS_AT_ONCE;
+        for transaction in transactions {
+            let named: Vec<_> = open
+                .keys()
+                .copied()
+                .filter(|(folder, uid)| {
+                    transaction.changes.iter().any(|change| match change {
+                        Change::MessageAdded(added) => added.folder == *folder && added.uid == *uid,
+                        Change::FlagsSet { folder: of, uids, .. } => of == folder && uids.contains(*uid),
+                        _ => false,
+                    })
+                })
+                .collect();
+            for at in named {
+                for index in open.remove(&at).unwrap_or_default() {
+                    differences[index].seq = Some(transaction.seq.0);
+                }
+            }
+        }
+    }
+    Ok(())
 }

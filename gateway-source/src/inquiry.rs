@@ -4,15 +4,17 @@ use std::io;
 
 use bytes::Bytes;
 use reqwest::Body;
+use sqlx::PgPool;
 use tokio::sync::mpsc;
+use understudy_database::source;
 use understudy_imap_session::{Address, Error, Login, Session};
 use understudy_protocol::{
-    codec,
+    FolderPath, MailboxId, UidSet, codec,
     messages::{Assignment, InventoryFrame, Reported, Trouble},
     server::{LoginMethod, Server},
 };
 use understudy_replication::{
-    inventory::{self, Frames},
+    inventory::{self, Frames, Wanted},
     trouble::explain,
 };
 use uuid::Uuid;
@@ -26,18 +28,26 @@ const FRAMES_AHEAD: usize = 4;
 
 /// Sends what the primary holds of a mailbox.
 pub(crate) async fn inventory(
+    pool: &PgPool,
     link: &Link,
     id: Uuid,
     assignment: &Assignment,
     server: &Server,
-    bodies: bool,
+    mut wanted: Wanted,
 ) -> Result<Reported, Trouble> {
+    wanted.unreadable = unreadable(pool, assignment.mailbox).await.map_err(|error| Trouble {
+        kind: "internal".to_owned(),
+        reason: format!("the source gateway's database did not answer: {error}"),
+        remedy: "Try again; the log of the source gateway says more.".to_owned(),
+        fault: false,
+    })?;
+    let wanted = &wanted;
     let (sender, receiver) = mpsc::channel(FRAMES_AHEAD);
     let stream = futures_util::stream::unfold(receiver, |mut receiver: mpsc::Receiver<io::Result<Bytes>>| async move {
         receiver.recv().await.map(|piece| (piece, receiver))
     });
     let listing = async {
-        let listed = list(assignment, server, bodies, Sender(sender.clone())).await;
+        let listed = list(assignment, server, wanted, Sender(sender.clone())).await;
         if listed.is_err() {
             // Breaks the request off: half a list must not look like a whole one.
             let _ = sender.send(Err(io::Error::other("the listing failed"))).await;
@@ -56,11 +66,22 @@ pub(crate) async fn inventory(
     Ok(Reported::Inventory)
 }
 
-async fn list(assignment: &Assignment, server: &Server, bodies: bool, mut out: Sender) -> Result<(), Error> {
+/// What the primary could not give when it was last asked: asking again would end the listing.
+async fn unreadable(pool: &PgPool, mailbox: MailboxId) -> understudy_database::Result<Vec<(FolderPath, UidSet)>> {
+    let messages = source::unreadable(pool, mailbox).await?;
+    if messages.is_empty() {
+        return Ok(Vec::new());
+    }
+    let folders = source::folders(pool, mailbox).await?;
+    let path = |id| folders.iter().find(|folder| folder.folder == id).map(|folder| folder.path.clone());
+    Ok(messages.into_iter().filter_map(|m| Some((path(m.folder)?, UidSet::range(m.uid, m.uid)))).collect())
+}
+
+async fn list(assignment: &Assignment, server: &Server, wanted: &Wanted, mut out: Sender) -> Result<(), Error> {
     let address = Address::parse(&server.imap, server.ca_file.clone())?;
     let login = Login::for_user(&server.login, &assignment.address).await?;
     let mut session = Session::open(&address, &login).await?;
-    inventory::list(&mut session, bodies, &mut out).await?;
+    inventory::list(&mut session, wanted, &mut out).await?;
     session.logout().await;
     Ok(())
 }

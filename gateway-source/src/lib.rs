@@ -4,6 +4,7 @@
 //! Keeps true: a transaction is durable here before it is shipped; the receiver's word on where to go on is final.
 //! Not here: writing to any mail server, choosing sides.
 
+mod fetch;
 mod inquiry;
 mod link;
 mod look;
@@ -12,14 +13,21 @@ mod shipper;
 mod spool;
 mod supervisor;
 mod tail;
+mod unreadable;
 mod watch;
 
-use std::path::PathBuf;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 use secrecy::SecretString;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::supervisor::Identity;
 
 /// What the source gateway needs to run.
 #[derive(Debug)]
@@ -30,20 +38,48 @@ pub struct SourceConfig {
     /// The recovery site, several paths in order of preference.
     pub recovery_urls: Vec<String>,
     pub link_secret: SecretString,
+    /// Both gateways run on this data folder: contents need not be sent, their files are handed over.
+    pub shares_spool: bool,
     /// Capabilities to pretend no primary has; for tests of the ways to capture.
     pub capability_mask: Vec<String>,
 }
 
+/// Where contents wait until the recovery site has them.
+#[must_use]
+pub fn spool_folder(data_dir: &Path) -> PathBuf {
+    data_dir.join("spool")
+}
+
 /// Runs until `shutdown`; fails only when it cannot start.
 pub async fn run(config: SourceConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let spool = spool::Spool::open(&config.data_dir.join("spool"), &config.pool)
+    let spool = spool::Spool::open(&spool_folder(&config.data_dir), &config.pool)
         .await
         .context("could not open the spool folder")?;
-    let link = link::Link::new(&config.recovery_urls, &config.link_secret).context("could not set up the link")?;
+    let gateway = Uuid::now_v7();
+    let installation = installation(&config.data_dir).context("could not read or make this gateway's own name")?;
+    let link = link::Link::new(&config.recovery_urls, &config.link_secret, gateway, config.shares_spool)
+        .context("could not set up the link")?;
     let shipper = shipper::Shipper::new(config.pool.clone(), link.clone(), spool.clone());
     let tools = mailbox::Tools { pool: config.pool, spool, link, shipper: shipper.handle() };
-    let supervisor = supervisor::Supervisor::new(tools, config.capability_mask);
+    let supervisor = supervisor::Supervisor::new(tools, config.capability_mask, Identity { gateway, installation });
     let shipping = tokio::spawn(shipper.run(shutdown.child_token()));
     supervisor.run(shutdown).await;
     shipping.await.context("the shipper did not end well")
+}
+
+/// Which source gateway this is, through restarts and the loss of its database: a file, made at the first start.
+fn installation(data_dir: &Path) -> io::Result<Uuid> {
+    let path = data_dir.join("source-installation");
+    match fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().map_err(|_| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{} does not hold a UUID", path.display()))
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let installation = Uuid::new_v4();
+            fs::create_dir_all(data_dir)?;
+            fs::write(&path, format!("{installation}\n"))?;
+            Ok(installation)
+        }
+        Err(error) => Err(error),
+    }
 }

@@ -1,6 +1,12 @@
 //! The client's end of the link: one HTTP/2 connection to the recovery gateway.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
@@ -10,7 +16,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use understudy_protocol::{
     MailboxId,
     codec::{self, CodecError},
-    messages::{Directives, Heartbeat, Hello, Known, Report, Shipped, Welcome},
+    messages::{Directives, GATEWAY_HEADER, Heartbeat, Hello, Known, Report, Shipped, Welcome},
 };
 use uuid::Uuid;
 
@@ -24,19 +30,36 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A shipment slower than this is given up and begun again, in bytes a second.
 const SLOWEST_BYTES_A_SECOND: u64 = 8 << 10;
 
+/// The recovery gateway listens to another source gateway.
+#[derive(Debug, thiserror::Error)]
+#[error("the recovery gateway turned this source gateway away: {0}")]
+pub(crate) struct TurnedAway(String);
+
 /// The recovery gateway as the source gateway reaches it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
     client: Client,
     base: Arc<str>,
+    /// Do both gateways work on one data folder?
+    shares_spool: bool,
+    /// The recovery gateway said that it takes spool files by name.
+    hands_over: Arc<AtomicBool>,
 }
 
 impl Link {
-    pub(crate) fn new(urls: &[String], secret: &SecretString) -> anyhow::Result<Self> {
+    /// `gateway` is this process life, named in every request.
+    pub(crate) fn new(
+        urls: &[String],
+        secret: &SecretString,
+        gateway: Uuid,
+        shares_spool: bool,
+    ) -> anyhow::Result<Self> {
         let base = urls.first().context("no recovery_url is configured")?;
         let mut token = header::HeaderValue::from_str(&format!("Bearer {}", secret.expose_secret()))
             .context("the link secret has characters that HTTP does not carry")?;
         token.set_sensitive(true);
+        let name = header::HeaderName::from_static(GATEWAY_HEADER);
+        let life = header::HeaderValue::from_str(&gateway.to_string()).context("a gateway's name is no header")?;
         let client = Client::builder()
             .http2_prior_knowledge()
             .http2_adaptive_window(false)
@@ -48,10 +71,11 @@ impl Link {
             .tcp_nodelay(true)
             .connect_timeout(CONNECT_TIMEOUT)
             .no_proxy()
-            .default_headers([(header::AUTHORIZATION, token)].into_iter().collect())
+            .default_headers([(header::AUTHORIZATION, token), (name, life)].into_iter().collect())
             .build()
             .context("could not make an HTTP client")?;
-        Ok(Self { client, base: base.trim_end_matches('/').into() })
+        let base = base.trim_end_matches('/').into();
+        Ok(Self { client, base, shares_spool, hands_over: Arc::default() })
     }
 
     fn url(&self, route: &str) -> String {
@@ -72,6 +96,9 @@ impl Link {
         if status == StatusCode::UNAUTHORIZED {
             anyhow::bail!("the recovery gateway does not know our link secret");
         }
+        if status == StatusCode::FORBIDDEN {
+            return Err(TurnedAway(said).into());
+        }
         anyhow::bail!("the recovery gateway answered {status}: {said}")
     }
 
@@ -88,7 +115,14 @@ impl Link {
     }
 
     pub(crate) async fn hello(&self, hello: &Hello) -> anyhow::Result<Welcome> {
-        self.ask("hello", hello, PATIENCE).await
+        let welcome: Welcome = self.ask("hello", hello, PATIENCE).await?;
+        self.hands_over.store(self.shares_spool && welcome.hands_over, Ordering::Relaxed);
+        Ok(welcome)
+    }
+
+    /// Are spool files handed over by name?
+    pub(crate) fn hands_over(&self) -> bool {
+        self.hands_over.load(Ordering::Relaxed)
     }
 
     pub(crate) async fn heartbeat(&self, heartbeat: &Heartbeat) -> anyhow::Result<Directives> {

@@ -10,13 +10,15 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context;
 use tokio::time::Instant;
-use understudy_database::source::SourceFolder;
-use understudy_imap_session::{FolderStatus, Level, ListedFolder, Row, Sweep};
+use understudy_database::source::{SourceFolder, UnreadableMessage};
+use understudy_imap_session::{FolderName, FolderStatus, Level, ListedFolder, Row, Selected, Sweep};
 use understudy_protocol::{Change, ContentRef, FolderId, FolderPath, FolderPosition, ModSeq, Uid, UidSet, UidValidity};
 use understudy_replication::folders::{self, Known, Seen};
 
 use crate::{
+    fetch::{self, Open, Unread},
     mailbox::{Gathering, Mailbox, new_folder},
     watch::Reader,
 };
@@ -63,6 +65,10 @@ pub(crate) async fn look(
         deadline: Instant::now() + SEED_SLICE,
         something: false,
         depth,
+        open: None,
+        blind: false,
+        retry: BTreeSet::new(),
+        read_again: Vec::new(),
     };
     look.run(sweep).await
 }
@@ -101,11 +107,22 @@ struct Look<'a> {
     deadline: Instant,
     something: bool,
     depth: Depth,
+    /// The folder that the reader has open.
+    open: Option<Open>,
+    /// A folder is listed that is not known and cannot be looked into.
+    blind: bool,
+    /// Folders whose unreadable messages are to be asked for again.
+    retry: BTreeSet<FolderId>,
+    /// What could not be read before, and is captured or gone now.
+    read_again: Vec<(FolderId, Uid)>,
 }
 
 impl Look<'_> {
     async fn run(&mut self, sweep: &Sweep) -> anyhow::Result<Found> {
         let listed = self.take_structure(sweep)?;
+        if self.mailbox.unreadable.take_due() {
+            self.retry = self.mailbox.unreadable.folders();
+        }
         let messages = listed.iter().map(|listed| u64::from(listed.status.messages)).sum();
         let mut order: Vec<&Listed<'_>> = listed.iter().collect();
         // Live changes before first copies; INBOX before the rest.
@@ -119,8 +136,12 @@ impl Look<'_> {
             let seeded = self.mailbox.folders.get(&listed.folder).is_some_and(|folder| folder.seeded);
             let done = self.look_at(listed).await?;
             complete &= done;
-            live_complete &= done || !seeded;
+            // While the first full copy is being made, live removals do not wait for all of it. Later, a folder that is
+            // new may hold what others lost: nothing of that goes before it is captured here.
+            live_complete &= done || (!seeded && !self.mailbox.seeded);
         }
+        // What is being removed may be in a folder that cannot be looked into just now.
+        live_complete &= !(self.blind && self.late.removes());
         // What a removal leaves behind may have arrived elsewhere after we listed that place.
         if live_complete && self.late.removes() {
             live_complete = self.look_again().await?;
@@ -139,7 +160,21 @@ impl Look<'_> {
 
     async fn commit(&mut self) -> anyhow::Result<()> {
         self.something |= self.mailbox.commit(&mut self.gathering).await?;
+        for (folder, uid) in std::mem::take(&mut self.read_again) {
+            self.mailbox.forget_unreadable(folder, &[uid]).await?;
+        }
         Ok(())
+    }
+
+    /// Opens a folder to read.
+    async fn examine(&mut self, name: &FolderName) -> anyhow::Result<Option<Selected>> {
+        let selected = self.reader.session().await?.examine(name).await?;
+        self.open = selected.as_ref().map(|selected| Open { name: name.clone(), uid_validity: selected.uid_validity });
+        Ok(selected)
+    }
+
+    fn open_folder(&self) -> anyhow::Result<Open> {
+        self.open.clone().context("no folder is open")
     }
 
     /// Folders created, renamed, deleted; subscriptions. Answers which folder each listed one is.
@@ -164,7 +199,10 @@ impl Look<'_> {
         let mut listed: Vec<&ListedFolder> = Vec::new();
         let mut seen: Vec<Seen> = Vec::new();
         for folder in &sweep.folders {
-            let Some(seen_folder) = see(folder, by_path.get(&folder.path).copied()) else { continue };
+            let Some(seen_folder) = see(folder, by_path.get(&folder.path).copied()) else {
+                self.blind |= self.mailbox.unreadable.is_newly_blind(&folder.path);
+                continue;
+            };
             listed.push(folder);
             seen.push(seen_folder);
         }
@@ -187,6 +225,12 @@ impl Look<'_> {
             if seen.identity.is_some() && folder.identity != seen.identity {
                 folder.identity = seen.identity.clone();
                 self.gathering.touch(*id);
+            }
+            if folder.special_use != seen.special_use {
+                folder.special_use = seen.special_use.clone();
+                self.gathering.touch(*id);
+                let special_use = seen.special_use.clone();
+                self.gathering.folder_change(Change::SpecialUsesChanged { folder: *id, special_use });
             }
         }
         self.take_subscriptions(sweep);
@@ -231,7 +275,8 @@ impl Look<'_> {
             && status.uid_validity == position.uid_validity
             && status.mod_seq == position.mod_seq
             && status.uid_next == position.uid_next
-            && u64::from(status.messages) == folder.messages
+            && u64::from(status.messages) == folder.messages + self.mailbox.unreadable.of(listed.folder).len()
+            && !self.retry.contains(&listed.folder)
             && (journalled || self.depth == Depth::Changed);
         if unchanged {
             return Ok(true);
@@ -239,12 +284,21 @@ impl Look<'_> {
         if !folder.seeded && Instant::now() >= self.deadline {
             return Ok(false);
         }
-        let Some(selected) = self.reader.session().await?.examine(&listed.listed.name).await? else {
+        let Some(selected) = self.examine(&listed.listed.name).await? else {
             // Gone or renamed since the listing: the next one says what became of it.
             return Ok(false);
         };
         if selected.uid_validity != position.uid_validity {
             return Ok(false);
+        }
+        // Folders made in one second share their UIDVALIDITY on some servers (Cyrus), and may change names meanwhile.
+        if let (Some(listed), Some(opened)) = (&listed.listed.identity, &selected.identity)
+            && listed != opened
+        {
+            return Ok(false);
+        }
+        if selected.mod_seq != position.seen_mod_seq {
+            self.update(listed.folder, |folder| folder.position.seen_mod_seq = selected.mod_seq);
         }
         let below = position.uid_next;
         if below == Uid(1) {
@@ -252,6 +306,7 @@ impl Look<'_> {
             self.update(listed.folder, |folder| folder.position.mod_seq = selected.mod_seq);
         }
         let counted = folder_messages(self.mailbox, listed.folder);
+        let again = if self.retry.remove(&listed.folder) { self.ask_again(listed.folder).await? } else { 0 };
         let added = if selected.uid_next == Uid(0) || selected.uid_next > below {
             let (added, done) = self.add_from(listed.folder, below).await?;
             if !done {
@@ -268,7 +323,9 @@ impl Look<'_> {
         if below == Uid(1) {
             return Ok(true);
         }
-        let expected = counted + added;
+        let unreadable = self.mailbox.unreadable.of(listed.folder).len();
+        let read_again = self.read_again.iter().filter(|(folder, _)| *folder == listed.folder).count() as u64;
+        let expected = counted + again + added + unreadable.saturating_sub(read_again);
         let position = folder_position(self.mailbox, listed.folder);
         if !journalled {
             self.compare(listed.folder, below).await?;
@@ -327,7 +384,9 @@ impl Look<'_> {
         let mut added = 0;
         let all: Vec<Uid> = uids.iter().collect();
         for slice in all.chunks(LISTING_UIDS) {
-            let rows = self.reader.session().await?.rows(&slice.iter().copied().collect()).await?;
+            let (rows, unread) =
+                fetch::rows(self.reader, &self.open_folder()?, &slice.iter().copied().collect()).await?;
+            self.note_unread(folder, unread, &[]).await?;
             let identities: Vec<String> = rows.iter().filter_map(|row| row.identity.clone()).collect();
             let known = self.mailbox.known_identities(&identities).await?;
             let mut rest = &rows[..];
@@ -371,11 +430,17 @@ impl Look<'_> {
         rows: &[Row],
         known: &HashMap<String, ContentRef>,
     ) -> anyhow::Result<u64> {
-        let identified = |row: &Row| row.identity.as_ref().and_then(|identity| known.get(identity)).copied();
+        // An EMAILID may be made of the content, and cut short (Cyrus): then the size must agree too.
+        let identified = |row: &Row| {
+            let content = known.get(row.identity.as_ref()?).copied();
+            content.filter(|content| content.size == row.size)
+        };
         let wanted: UidSet = rows.iter().filter(|row| identified(row).is_none()).map(|row| row.uid).collect();
         let mut bodies = BTreeMap::new();
         if !wanted.is_empty() {
-            self.reader.session().await?.bodies(&wanted, &mut self.gathering.spooling).await?;
+            let open = self.open_folder()?;
+            let unread = fetch::bodies(self.reader, &open, &wanted, &mut self.gathering.spooling).await?;
+            self.note_unread(folder, unread, rows).await?;
             let (arrived, missing) = self.gathering.spooling.take_arrived();
             if !missing.is_empty() {
                 tracing::debug!(mailbox.id = %self.mailbox.id, count = missing.len(), "Messages vanished before they were captured");
@@ -393,8 +458,31 @@ impl Look<'_> {
             if let Some(content) = identified(row).or_else(|| bodies.get(&row.uid).copied()) {
                 self.gathering.add(folder, row, content);
                 added += 1;
+                if self.mailbox.unreadable.of(folder).contains(row.uid) {
+                    self.read_again.push((folder, row.uid));
+                }
             }
         }
+        Ok(added)
+    }
+
+    /// Notes messages that could not be read, before anything moves past them.
+    async fn note_unread(&mut self, folder: FolderId, unread: Vec<Unread>, rows: &[Row]) -> anyhow::Result<()> {
+        let size = |uid: Uid| rows.iter().find(|row| row.uid == uid).map_or(0, |row| row.size);
+        let messages = unread
+            .into_iter()
+            .map(|Unread { uid, reason }| UnreadableMessage { folder, uid, size: size(uid), reason })
+            .collect();
+        self.mailbox.note_unreadable(messages).await
+    }
+
+    /// Asks once more for what could not be read in the open folder. Answers how many were added.
+    async fn ask_again(&mut self, folder: FolderId) -> anyhow::Result<u64> {
+        let unreadable = self.mailbox.unreadable.of(folder);
+        let there = self.reader.session().await?.uids(Uid(1)).await?;
+        self.read_again.extend(unreadable.iter().filter(|&uid| !there.contains(uid)).map(|uid| (folder, uid)));
+        let (added, _) =
+            self.add(folder, &unreadable.iter().filter(|&uid| there.contains(uid)).collect(), false).await?;
         Ok(added)
     }
 
@@ -424,8 +512,10 @@ impl Look<'_> {
 
     async fn compare_with(&mut self, folder: FolderId, below: Uid, there: UidSet) -> anyhow::Result<()> {
         let known = self.mailbox.known_uids(folder).await?;
-        self.late_expunged(folder, known.iter().filter(|&uid| uid < below && !there.contains(uid)).collect());
-        let fresh: UidSet = there.iter().filter(|&uid| !known.contains(uid)).collect();
+        let unreadable = self.mailbox.unreadable.of(folder);
+        let gone = |&uid: &Uid| uid < below && !there.contains(uid);
+        self.late_expunged(folder, known.iter().chain(unreadable.iter()).filter(gone).collect());
+        let fresh: UidSet = there.iter().filter(|&uid| !known.contains(uid) && !unreadable.contains(uid)).collect();
         if !fresh.is_empty() {
             self.add(folder, &fresh, false).await?;
         }
@@ -439,7 +529,13 @@ impl Look<'_> {
             self.mailbox.folders.values().map(|folder| (&folder.path, folder.folder)).collect();
         let mut targets = Vec::new();
         for listed in &sweep.folders {
-            let (Some(status), selectable) = (&listed.status, listed.selectable) else { continue };
+            let (Some(status), selectable) = (&listed.status, listed.selectable) else {
+                let known = by_path.contains_key(&listed.path);
+                if listed.selectable && !known && self.mailbox.unreadable.is_newly_blind(&listed.path) {
+                    return Ok(false);
+                }
+                continue;
+            };
             match by_path.get(&listed.path) {
                 Some(&folder) if folder_position(self.mailbox, folder).uid_validity == status.uid_validity => {
                     let grown = status.uid_next > folder_position(self.mailbox, folder).uid_next;
@@ -454,7 +550,7 @@ impl Look<'_> {
             if !self.mailbox.folders.get(&folder).is_some_and(|folder| folder.seeded) {
                 continue;
             }
-            let Some(selected) = self.reader.session().await?.examine(&name).await? else { return Ok(false) };
+            let Some(selected) = self.examine(&name).await? else { return Ok(false) };
             let position = folder_position(self.mailbox, folder);
             if selected.uid_validity != position.uid_validity {
                 return Ok(false);
@@ -470,12 +566,15 @@ impl Look<'_> {
             self.gathering.set_flags(folder, changed);
         }
         for (folder, uids) in late.expunged {
+            let unreadable = self.mailbox.unreadable.of(folder);
+            self.read_again.extend(unreadable.iter().filter(|&uid| uids.contains(uid)).map(|uid| (folder, uid)));
             self.gathering.expunge(folder, uids);
         }
         for (folder, mod_seq) in late.positions {
             self.update(folder, |folder| folder.position.mod_seq = mod_seq);
         }
         for folder in late.deleted {
+            self.read_again.extend(self.mailbox.unreadable.of(folder).iter().map(|uid| (folder, uid)));
             self.mailbox.folders.remove(&folder);
             self.gathering.delete_folder(folder);
         }

@@ -8,18 +8,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
-use understudy_database::source::{self, Captured, SourceFolder, SourceMessage};
+use understudy_database::source::{self, Captured, SourceFolder, SourceMessage, UnreadableMessage};
+use understudy_failpoint as failpoint;
 use understudy_imap_session::Row;
 use understudy_protocol::{
     AddedMessage, Change, ContentRef, Digest, Direction, Epoch, FolderId, FolderPath, FolderPosition, MailboxId,
     Position, Seq, TenantId, Transaction, Uid, UidSet, UidValidity,
-    messages::{Assignment, Known, SeedProgress},
+    messages::{Assignment, Known, SeedProgress, Unreadable},
 };
+use understudy_replication::shipping::{Held, must_rebuild};
 
 use crate::{
     link::Link,
     shipper::ShipperHandle,
     spool::{Spool, Spooling},
+    unreadable::Unreadables,
 };
 
 /// A transaction is closed when it holds this much content, in bytes, …
@@ -36,6 +39,9 @@ pub(crate) struct Mailbox {
     pub(crate) next_folder: FolderId,
     pub(crate) folders: BTreeMap<FolderId, SourceFolder>,
     pub(crate) subscriptions: BTreeSet<FolderPath>,
+    pub(crate) unreadable: Unreadables,
+    /// Positions as the recovery site has them or is about to.
+    told: BTreeMap<FolderId, FolderPosition>,
     pool: PgPool,
     spool: Spool,
     shipper: ShipperHandle,
@@ -52,12 +58,13 @@ pub(crate) struct Tools {
 
 impl Mailbox {
     /// Reads what is remembered; when the recovery site holds another journal than ours, ours is rebuilt from its.
-    pub(crate) async fn open(tools: &Tools, assignment: &Assignment) -> anyhow::Result<Self> {
+    /// `compared`: that was done for this assignment; what was received has grown since, and ours with it.
+    pub(crate) async fn open(tools: &Tools, assignment: &Assignment, compared: bool) -> anyhow::Result<Self> {
         let Tools { pool, spool, link, shipper } = tools;
         let Assignment { mailbox: id, tenant, epoch, received, .. } = *assignment;
         let mut journal = source::open(pool, id, tenant, epoch).await?;
-        // Ours lacks what was received, or what we dropped as received is gone there: the receiver's word is final.
-        if journal.captured < received || journal.received > received {
+        let held = Held { epoch: journal.epoch, captured: journal.captured, dropped: journal.received };
+        if must_rebuild(held, epoch, (!compared).then_some(received)) {
             tracing::warn!(mailbox.id = %id, captured = %journal.captured, received = %received,
                 "Rebuilding this mailbox's journal from what the recovery site holds");
             journal = rebuild(pool, spool, link, id, tenant).await?;
@@ -69,12 +76,49 @@ impl Mailbox {
             captured: journal.captured,
             seeded: journal.seeded,
             next_folder: journal.next_folder,
+            told: folders.iter().map(|folder| (folder.folder, folder.position)).collect(),
             folders: folders.into_iter().map(|folder| (folder.folder, folder)).collect(),
             subscriptions: source::subscriptions(pool, id).await?.into_iter().collect(),
+            unreadable: Unreadables::read(pool, id).await?,
             pool: pool.clone(),
             spool: spool.clone(),
             shipper: shipper.clone(),
         })
+    }
+
+    /// Notes messages that the primary could not give. Before any position moves past them.
+    pub(crate) async fn note_unreadable(&mut self, messages: Vec<UnreadableMessage>) -> anyhow::Result<()> {
+        if !messages.is_empty() {
+            tracing::warn!(mailbox.id = %self.id, count = messages.len(), "The primary could not give messages; going on without them");
+            source::note_unreadable(&self.pool, self.id, &messages).await?;
+            self.unreadable.note(messages);
+        }
+        Ok(())
+    }
+
+    /// These messages of a folder have been captured since, or are gone.
+    pub(crate) async fn forget_unreadable(&mut self, folder: FolderId, uids: &[Uid]) -> anyhow::Result<()> {
+        if self.unreadable.forget(folder, uids) {
+            source::forget_unreadable(&self.pool, self.id, folder, uids).await?;
+        }
+        Ok(())
+    }
+
+    /// What the primary could not give, for people.
+    pub(crate) fn unreadable_messages(&self) -> Vec<Unreadable> {
+        let path = |folder: &FolderId| self.folders.get(folder).map(|folder| folder.path.clone());
+        self.unreadable
+            .all()
+            .filter_map(|message| {
+                Some(Unreadable {
+                    folder: message.folder,
+                    path: path(&message.folder)?,
+                    uid: message.uid,
+                    size: message.size,
+                    reason: message.reason.clone(),
+                })
+            })
+            .collect()
     }
 
     /// How much has been captured of `total` messages.
@@ -129,16 +173,26 @@ impl Mailbox {
         let gathered = std::mem::replace(gathering, Gathering::new(&self.spool));
         let touched: Vec<SourceFolder> =
             gathered.touched.iter().filter_map(|folder| self.folders.get(folder).cloned()).collect();
-        if gathered.changes.is_empty() {
+        // Numbers that moved without a change to show for it travel too: a message came and went between two looks, and
+        // its UID must not be given again on the standby.
+        let moved = touched.iter().any(|folder| {
+            let told = self.told.get(&folder.folder).copied().unwrap_or_default();
+            (told.uid_next, told.mod_seq) != (folder.position.uid_next, folder.position.mod_seq)
+        });
+        if gathered.changes.is_empty() && !moved {
             if !touched.is_empty() {
                 let mut db = self.pool.begin().await?;
                 source::move_on(&mut db, self.id, &touched).await?;
                 db.commit().await?;
+                failpoint::here("capture.moved_on");
             }
             return Ok(false);
         }
+        failpoint::here("look.done");
         let (contents, spooled) = gathered.spooling.finish().await.context("could not write to the spool folder")?;
-        let positions = touched.iter().map(|folder| (folder.folder, folder.position)).collect();
+        failpoint::here("capture.spooled");
+        let positions: BTreeMap<_, _> = touched.iter().map(|folder| (folder.folder, folder.position)).collect();
+        let told = positions.clone();
         let captured = Captured {
             transaction: Transaction {
                 mailbox: self.id,
@@ -163,8 +217,11 @@ impl Mailbox {
         };
         let mut db = self.pool.begin().await?;
         let gained = source::capture(&mut db, &captured).await?;
+        failpoint::here("capture.written");
         db.commit().await?;
+        failpoint::here("capture.committed");
         self.captured = captured.transaction.seq;
+        self.told.extend(told);
         self.shipper.captured(self.id);
         for (folder, gained) in gained {
             if let Some(folder) = self.folders.get_mut(&folder) {
@@ -172,7 +229,7 @@ impl Mailbox {
                 folder.bytes = folder.bytes.saturating_add_signed(gained.bytes);
             }
         }
-        metrics::counter!("understudy_transactions_captured_total").increment(1);
+        count(&captured);
         tracing::debug!(mailbox.id = %self.id, txn.seq = %self.captured, changes = captured.transaction.changes.len(),
             "Captured transaction {}", self.captured);
         Ok(true)
@@ -182,10 +239,21 @@ impl Mailbox {
     pub(crate) async fn finish_seeding(&mut self) -> anyhow::Result<()> {
         if !self.seeded {
             source::seeded(&self.pool, self.id).await?;
+            failpoint::here("capture.seeded");
             self.seeded = true;
             tracing::info!(mailbox.id = %self.id, txn.seq = %self.captured, "Captured the first full copy");
         }
         Ok(())
+    }
+}
+
+/// Counts a captured transaction, and how much of its content the recovery site has already.
+fn count(captured: &Captured) {
+    let added: u64 = captured.added.iter().map(|message| message.content.size).sum();
+    let new: u64 = captured.contents.iter().map(|(content, _)| content.size).sum();
+    metrics::counter!("understudy_transactions_captured_total").increment(1);
+    for (result, bytes) in [("new", new), ("known", added.saturating_sub(new))] {
+        metrics::counter!("understudy_content_dedup_bytes_total", "result" => result).increment(bytes);
     }
 }
 
@@ -203,6 +271,7 @@ async fn rebuild(
     };
     let mut db = pool.begin().await?;
     let files = source::forget(&mut db, id).await?;
+    failpoint::here("rebuild.forgotten");
     source::open(&mut *db, id, tenant, epoch).await?;
     let mut current = None;
     let mut next_folder = FolderId(1);
@@ -229,6 +298,7 @@ async fn rebuild(
     source::rebuild(&mut db, id, received, next_folder, &subscriptions).await?;
     let journal = source::open(&mut *db, id, tenant, epoch).await?;
     db.commit().await?;
+    failpoint::here("rebuild.committed");
     spool.remove(&files);
     Ok(journal)
 }

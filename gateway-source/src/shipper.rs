@@ -21,12 +21,16 @@ use sqlx::PgPool;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use understudy_database::source::{self, Spooled, Waiting};
+use understudy_failpoint as failpoint;
 use understudy_protocol::{
     MailboxId, Seq,
     codec::{self, CodecError},
-    messages::{Refusal, Shipment},
+    messages::Shipment,
 };
-use understudy_replication::pack;
+use understudy_replication::{
+    pack,
+    shipping::{Answer, heed},
+};
 
 use crate::{link::Link, spool::Spool};
 
@@ -55,9 +59,18 @@ pub(crate) struct ShipperHandle {
 struct Shared {
     work: Mutex<Work>,
     changed: Notify,
-    /// Journals the recovery site disagrees with, and what it has received of them.
-    disputed: Mutex<Vec<(MailboxId, Seq)>>,
+    disputed: Mutex<Vec<Dispute>>,
     dispute: Notify,
+}
+
+/// A journal that the recovery site disagrees with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dispute {
+    pub(crate) mailbox: MailboxId,
+    /// What was received of it.
+    pub(crate) received: Seq,
+    /// What was received is not what we hold under the same number.
+    pub(crate) diverged: bool,
 }
 
 #[derive(Default)]
@@ -74,7 +87,7 @@ impl ShipperHandle {
     }
 
     /// Waits for journals that the recovery site disagrees with.
-    pub(crate) async fn disputed(&self) -> Vec<(MailboxId, Seq)> {
+    pub(crate) async fn disputed(&self) -> Vec<Dispute> {
         loop {
             let notified = self.shared.dispute.notified();
             let disputed = std::mem::take(&mut *self.shared.disputed.lock().unwrap_or_else(PoisonError::into_inner));
@@ -168,18 +181,21 @@ impl Shipper {
         if waiting.is_empty() {
             return Ok(false);
         }
+        let hands_over = self.link.hands_over();
         let mut bytes = 0;
         let fits = waiting
             .iter()
             .take_while(|transaction| {
                 let before = bytes;
                 bytes += transaction.contents.iter().map(|(content, _)| content.size).sum::<u64>();
-                before == 0 || bytes <= SHIPMENT_BYTES
+                hands_over || before == 0 || bytes <= SHIPMENT_BYTES
             })
             .count();
         waiting.truncate(fits);
         let count = waiting.len() as u64;
-        let shipped = self.link.ship(body(waiting, &self.spool)?, bytes).await?;
+        failpoint::here("ship.ready");
+        let shipped = self.link.ship(body(waiting, &self.spool, hands_over)?, bytes).await?;
+        failpoint::here("ship.answered");
         let ack = shipped
             .acks
             .into_iter()
@@ -187,16 +203,17 @@ impl Shipper {
             .context("the recovery gateway's answer lacks this mailbox")?;
         metrics::counter!("understudy_transactions_shipped_total").increment(count);
         metrics::counter!("understudy_link_bytes_total", "direction" => "out", "kind" => "content").increment(bytes);
-        match ack.refused {
-            None => {
-                self.drop_received(mailbox, ack.received).await?;
+        match heed(&ack) {
+            Answer::Received(received) => {
+                self.drop_received(mailbox, received).await?;
                 Ok(true)
             }
-            Some(Refusal::UnknownMailbox) => Ok(false),
-            Some(refusal) => {
-                tracing::warn!(mailbox.id = %mailbox, received = %ack.received, refusal = ?refusal,
+            Answer::Unwanted => Ok(false),
+            Answer::Disputed { received, diverged } => {
+                tracing::warn!(mailbox.id = %mailbox, received = %received, refusal = ?ack.refused,
                     "The recovery gateway refused a transaction");
-                self.shared.disputed.lock().unwrap_or_else(PoisonError::into_inner).push((mailbox, ack.received));
+                let dispute = Dispute { mailbox, received, diverged };
+                self.shared.disputed.lock().unwrap_or_else(PoisonError::into_inner).push(dispute);
                 self.shared.dispute.notify_one();
                 Ok(false)
             }
@@ -206,15 +223,18 @@ impl Shipper {
     async fn drop_received(&self, mailbox: MailboxId, received: Seq) -> anyhow::Result<()> {
         let mut db = self.pool.begin().await?;
         let files = source::received(&mut db, mailbox, received).await?;
+        failpoint::here("drop.written");
         db.commit().await?;
+        failpoint::here("drop.committed");
         self.spool.remove(&files);
+        failpoint::here("drop.removed");
         Ok(())
     }
 }
 
 /// Transactions as the body of a request: contents before the transaction that names them.
-fn body(waiting: Vec<Waiting>, spool: &Spool) -> Result<Body, CodecError> {
-    let small = waiting.iter().all(|transaction| !matches!(transaction.spooled, Spooled::File(_)));
+fn body(waiting: Vec<Waiting>, spool: &Spool, hands_over: bool) -> Result<Body, CodecError> {
+    let small = hands_over || waiting.iter().all(|transaction| !matches!(transaction.spooled, Spooled::File(_)));
     if small {
         let mut bytes = Vec::new();
         for transaction in waiting {
@@ -242,15 +262,22 @@ fn pieces(receiver: mpsc::Receiver<io::Result<Bytes>>) -> impl Stream<Item = io:
     })
 }
 
-/// A transaction whose contents are at hand.
+/// A transaction whose contents are at hand, or handed over in their file.
 fn encode(transaction: &Waiting, out: &mut Vec<u8>) -> Result<(), CodecError> {
-    if let Spooled::Inline(bytes) = &transaction.spooled {
-        for (content, offset) in &transaction.contents {
-            codec::encode_frame(&Shipment::Content(*content), out)?;
-            let range = offset
-                .checked_add(content.size)
-                .and_then(|end| bytes.get(usize::try_from(*offset).ok()?..usize::try_from(end).ok()?));
-            out.extend_from_slice(range.ok_or(CodecError::Truncated)?);
+    match &transaction.spooled {
+        Spooled::Nothing => {}
+        Spooled::Inline(bytes) => {
+            for (content, offset) in &transaction.contents {
+                codec::encode_frame(&Shipment::Content(*content), out)?;
+                let range = offset
+                    .checked_add(content.size)
+                    .and_then(|end| bytes.get(usize::try_from(*offset).ok()?..usize::try_from(end).ok()?));
+                out.extend_from_slice(range.ok_or(CodecError::Truncated)?);
+            }
+        }
+        Spooled::File(name) => {
+            let handed = Shipment::Handed { file: name.clone(), contents: transaction.contents.clone() };
+            codec::encode_frame(&handed, out)?;
         }
     }
     codec::encode_frame(&Shipment::Transaction(transaction.body.clone()), out)
@@ -274,6 +301,7 @@ fn send(transaction: &Waiting, spool: &Spool, sender: &mpsc::Sender<io::Result<B
         while at < end {
             if piece.len() >= PIECE_BYTES {
                 pass(std::mem::replace(&mut piece, Vec::with_capacity(PIECE_BYTES)))?;
+                failpoint::here("ship.amid");
             }
             let start = piece.len();
             let room = (PIECE_BYTES - start).min(usize::try_from(end - at).unwrap_or(PIECE_BYTES));

@@ -136,6 +136,19 @@ impl Spooling {
         (std::mem::take(&mut self.arrived), std::mem::take(&mut self.missing))
     }
 
+    /// Has this message's body come, or been found gone, since they were last taken?
+    pub(crate) fn has_arrived(&self, uid: Uid) -> bool {
+        self.arrived.iter().any(|(arrived, _)| *arrived == uid) || self.missing.contains(&uid)
+    }
+
+    /// Forgets a body of which only a part came.
+    pub(crate) fn give_up_current(&mut self) -> io::Result<()> {
+        match self.current.take() {
+            Some(current) => self.truncate(current.start),
+            None => Ok(()),
+        }
+    }
+
     /// Makes everything durable. What is returned must be written to the journal or dropped.
     pub(crate) async fn finish(self) -> io::Result<(Vec<(ContentRef, u64)>, Spooled)> {
         let Some(mut pack) = self.pack else {

@@ -13,28 +13,33 @@ use chrono::Utc;
 use tokio::{
     sync::{Notify, Semaphore, mpsc, oneshot},
     task::JoinHandle,
+    time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use understudy_database::source;
 use understudy_protocol::{
-    MailboxId, Seq,
+    FolderPath, MailboxId, Seq, UidSet,
     messages::{
         Asked, Assignment, Directives, Heartbeat, Hello, LINK_VERSION, MailboxReport, Report, Reported, Request,
-        Trouble,
+        Trouble, Unproven,
     },
     server::Server,
 };
+use understudy_replication::inventory::Wanted;
 use uuid::Uuid;
 
 use crate::{
     inquiry,
-    link::Link,
+    link::{Link, TurnedAway},
     mailbox::Tools,
+    shipper::Dispute,
     tail::{BarrierAnswer, Tail},
 };
 
 /// The shared heartbeat of an idle link.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+/// A mailbox whose primary has not answered for so long counts as unproven; a quiet one is asked every 30 s.
+const UNPROVEN_AFTER: Duration = Duration::from_secs(45);
 /// Reports are gathered this long before they are sent.
 const REPORT_PAUSE: Duration = Duration::from_millis(100);
 /// The first wait after the link failed, …
@@ -62,6 +67,8 @@ struct SharedReports {
 struct ReportState {
     unsent: HashMap<MailboxId, MailboxReport>,
     last: HashMap<MailboxId, MailboxReport>,
+    /// When each primary last answered for its mailbox.
+    proven: HashMap<MailboxId, Instant>,
 }
 
 impl Reports {
@@ -84,9 +91,35 @@ impl Reports {
             seeded: false,
             swept_at: None,
             trouble: None,
+            unreadable: None,
         });
         report.trouble = Some(trouble);
         self.put(report);
+    }
+
+    /// The primary answered for this mailbox just now.
+    pub(crate) fn prove(&self, mailbox: MailboxId) {
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.proven.insert(mailbox, Instant::now());
+    }
+
+    /// Nobody looks at this mailbox any more.
+    fn unwatched(&self, mailbox: MailboxId) {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).proven.remove(&mailbox);
+    }
+
+    /// Mailboxes of which nothing has been known for too long, and where that stopped.
+    fn unproven(&self) -> Vec<Unproven> {
+        let state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let silent = state.proven.iter().filter(|(_, at)| at.elapsed() >= UNPROVEN_AFTER);
+        silent
+            .map(|(&mailbox, at)| {
+                let trouble = state.last.get(&mailbox).and_then(|report| report.trouble.as_ref());
+                let ours = trouble.is_some_and(|trouble| trouble.kind == "internal");
+                let place = if ours { "source_gateway" } else { "primary" }.to_owned();
+                Unproven { mailbox, seconds: at.elapsed().as_secs(), place }
+            })
+            .collect()
     }
 
     /// Everything a recovery gateway that has forgotten us must hear again.
@@ -124,6 +157,22 @@ impl Reports {
     }
 }
 
+/// Who this source gateway is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    /// This process life.
+    pub(crate) gateway: Uuid,
+    /// The database it works with, through all its lives.
+    pub(crate) installation: Uuid,
+}
+
+/// What the recovery site wants of us.
+enum Order {
+    Follow(Directives),
+    /// It listens to another source gateway: capture nothing, forget nothing.
+    StandDown,
+}
+
 /// A running tail.
 struct Running {
     assignment: Assignment,
@@ -139,20 +188,20 @@ pub(crate) struct Supervisor {
     mask: Vec<String>,
     logins: Arc<Semaphore>,
     reports: Reports,
-    gateway: Uuid,
+    identity: Identity,
     running: HashMap<MailboxId, Running>,
     answering: HashSet<Uuid>,
     tasks: TaskTracker,
 }
 
 impl Supervisor {
-    pub(crate) fn new(tools: Tools, mask: Vec<String>) -> Self {
+    pub(crate) fn new(tools: Tools, mask: Vec<String>, identity: Identity) -> Self {
         Self {
             tools,
             mask,
             logins: Arc::new(Semaphore::new(LOGINS)),
             reports: Reports::default(),
-            gateway: Uuid::now_v7(),
+            identity,
             running: HashMap::new(),
             answering: HashSet::new(),
             tasks: TaskTracker::new(),
@@ -161,16 +210,17 @@ impl Supervisor {
 
     /// Runs until `shutdown`, then stops every tail.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
-        let (sender, mut directives) = mpsc::channel(1);
-        let talking =
-            tokio::spawn(listen(self.tools.link.clone(), self.gateway, self.reports.clone(), sender, shutdown.clone()));
+        let (sender, mut orders) = mpsc::channel(1);
+        let link = &self.tools.link;
+        let talking = tokio::spawn(listen(link.clone(), self.identity, self.reports.clone(), sender, shutdown.clone()));
         let reporting =
-            tokio::spawn(report(self.tools.link.clone(), self.gateway, self.reports.clone(), shutdown.clone()));
+            tokio::spawn(report(link.clone(), self.identity.gateway, self.reports.clone(), shutdown.clone()));
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                received = directives.recv() => match received {
-                    Some(directives) => self.follow(directives, &shutdown).await,
+                received = orders.recv() => match received {
+                    Some(Order::Follow(directives)) => self.follow(directives, &shutdown).await,
+                    Some(Order::StandDown) => self.stand_down().await,
                     None => break,
                 },
                 disputed = self.tools.shipper.disputed() => self.settle(disputed, &shutdown).await,
@@ -207,6 +257,9 @@ impl Supervisor {
         self.answering.retain(|id| open.contains(id));
         for request in directives.requests {
             if self.answering.insert(request.id) {
+                if let Asked::Recapture { mailbox, folders } = &request.what {
+                    self.recapture(*mailbox, folders, shutdown).await;
+                }
                 self.answer(request, shutdown);
             }
         }
@@ -243,6 +296,7 @@ impl Supervisor {
     }
 
     fn start(&mut self, assignment: Assignment, server: Server, shutdown: &CancellationToken) {
+        self.reports.prove(assignment.mailbox);
         let (barriers, asked) = mpsc::channel(BARRIERS);
         let shutdown = shutdown.child_token();
         let tail = Tail {
@@ -253,27 +307,59 @@ impl Supervisor {
             assignment: assignment.clone(),
             server: server.clone(),
             barriers: asked,
+            compared: false,
         };
         let task = tokio::spawn(tail.run(shutdown.clone()));
         self.running.insert(assignment.mailbox, Running { assignment, server, barriers, shutdown, task });
     }
 
     async fn stop(&mut self, mailbox: MailboxId) {
+        self.reports.unwatched(mailbox);
         if let Some(running) = self.running.remove(&mailbox) {
             running.shutdown.cancel();
             let _ = running.task.await;
         }
     }
 
+    /// Another source gateway does our work. What we captured stays, for when we are listened to again.
+    async fn stand_down(&mut self) {
+        let running: Vec<MailboxId> = self.running.keys().copied().collect();
+        for mailbox in running {
+            self.stop(mailbox).await;
+        }
+    }
+
     /// The recovery site disagrees about these journals: begin again from what it says.
-    async fn settle(&mut self, disputed: Vec<(MailboxId, Seq)>, shutdown: &CancellationToken) {
-        for (mailbox, received) in disputed {
+    async fn settle(&mut self, disputed: Vec<Dispute>, shutdown: &CancellationToken) {
+        for Dispute { mailbox, received, diverged } in disputed {
             if let Some(running) = self.running.remove(&mailbox) {
                 running.shutdown.cancel();
                 let _ = running.task.await;
+                if diverged && let Err(error) = source::distrust(&self.tools.pool, mailbox).await {
+                    tracing::warn!(mailbox.id = %mailbox, error = %error, "Could not give up a journal that diverged");
+                }
                 self.start(Assignment { received, ..running.assignment }, running.server, shutdown);
             }
         }
+    }
+
+    /// Begins a mailbox anew without the memory of some messages: its next look finds them.
+    async fn recapture(&mut self, mailbox: MailboxId, folders: &[(FolderPath, UidSet)], shutdown: &CancellationToken) {
+        let Some(running) = self.running.remove(&mailbox) else { return };
+        running.shutdown.cancel();
+        let _ = running.task.await;
+        let forgotten = async {
+            let mut db = self.tools.pool.begin().await?;
+            for (path, uids) in folders {
+                source::forget_messages(&mut db, mailbox, path, uids).await?;
+            }
+            db.commit().await?;
+            anyhow::Ok(())
+        };
+        if let Err(error) = forgotten.await {
+            tracing::warn!(mailbox.id = %mailbox, error = format!("{error:#}"), "Could not forget what is to be captured again");
+        }
+        self.start(running.assignment, running.server, shutdown);
     }
 
     /// Answers a request in a task of its own.
@@ -281,19 +367,23 @@ impl Supervisor {
         let link = self.tools.link.clone();
         let shutdown = shutdown.clone();
         let running = match &request.what {
-            Asked::Barrier { mailbox } | Asked::Inventory { mailbox, .. } => self.running.get(mailbox),
+            Asked::Barrier { mailbox } | Asked::Inventory { mailbox, .. } | Asked::Recapture { mailbox, .. } => {
+                self.running.get(mailbox)
+            }
             Asked::Check { .. } | Asked::Discover { .. } => None,
         };
         let barriers = running.map(|running| running.barriers.clone());
         let subject = running.map(|running| (running.assignment.clone(), running.server.clone()));
         let mask = self.mask.clone();
+        let pool = self.tools.pool.clone();
         self.tasks.spawn(async move {
             let work = async {
                 let outcome = match request.what {
-                    Asked::Barrier { .. } => barrier(barriers).await,
-                    Asked::Inventory { bodies, .. } => match subject {
+                    Asked::Barrier { .. } | Asked::Recapture { .. } => barrier(barriers).await,
+                    Asked::Inventory { bodies, summary, only, .. } => match subject {
                         Some((assignment, server)) => {
-                            inquiry::inventory(&link, request.id, &assignment, &server, bodies).await
+                            let wanted = Wanted { bodies, summary, only, unreadable: Vec::new() };
+                            inquiry::inventory(&pool, &link, request.id, &assignment, &server, wanted).await
                         }
                         None => Err(not_running()),
                     },
@@ -337,22 +427,35 @@ fn not_running() -> Trouble {
 /// Holds a heartbeat open and passes on every new set of directives.
 async fn listen(
     link: Link,
-    gateway: Uuid,
+    identity: Identity,
     reports: Reports,
-    sender: mpsc::Sender<Directives>,
+    sender: mpsc::Sender<Order>,
     shutdown: CancellationToken,
 ) {
     let mut backoff = FIRST_BACKOFF;
+    let mut turned_away = false;
     loop {
         let talked = tokio::select! {
             () = shutdown.cancelled() => return,
-            talked = listen_once(&link, gateway, &reports, &sender) => talked,
+            talked = listen_once(&link, identity, &reports, &sender) => talked,
         };
         let Err((error, heard)) = talked else { return };
         if heard {
             backoff = FIRST_BACKOFF;
+            turned_away = false;
         }
-        tracing::warn!(error = format!("{error:#}"), "The link is down; trying again");
+        if error.is::<TurnedAway>() {
+            // Said once, and asked again patiently: the other one may stop.
+            if !std::mem::replace(&mut turned_away, true) {
+                tracing::error!(error = format!("{error:#}"), "Standing down");
+            }
+            if sender.send(Order::StandDown).await.is_err() {
+                return;
+            }
+            backoff = LONGEST_BACKOFF;
+        } else {
+            tracing::warn!(error = format!("{error:#}"), "The link is down; trying again");
+        }
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(backoff.mul_f64(rand::random_range(0.75..1.25))) => {}
@@ -364,11 +467,12 @@ async fn listen(
 /// From a greeting to the first error; the flag says whether anything was heard.
 async fn listen_once(
     link: &Link,
-    gateway: Uuid,
+    Identity { gateway, installation }: Identity,
     reports: &Reports,
-    sender: &mpsc::Sender<Directives>,
+    sender: &mpsc::Sender<Order>,
 ) -> Result<(), (anyhow::Error, bool)> {
-    let hello = Hello { link_version: LINK_VERSION, gateway, product_version: env!("CARGO_PKG_VERSION").to_owned() };
+    let product_version = env!("CARGO_PKG_VERSION").to_owned();
+    let hello = Hello { link_version: LINK_VERSION, gateway, installation, product_version };
     let welcome = link.hello(&hello).await.map_err(|error| (error, false))?;
     tracing::info!(link_version = welcome.link_version, "The link is up");
     reports.repeat();
@@ -380,11 +484,12 @@ async fn listen_once(
             wait_ms: u64::try_from(HEARTBEAT.as_millis()).unwrap_or(u64::MAX),
             seen_version,
             mailboxes: Vec::new(),
+            unproven: reports.unproven(),
         };
         let directives = link.heartbeat(&heartbeat).await.map_err(|error| (error, true))?;
         if directives.version != seen_version {
             seen_version = directives.version;
-            if sender.send(directives).await.is_err() {
+            if sender.send(Order::Follow(directives)).await.is_err() {
                 return Ok(());
             }
         }
@@ -403,7 +508,14 @@ async fn report(link: Link, gateway: Uuid, reports: Reports, shutdown: Cancellat
         if mailboxes.is_empty() {
             continue;
         }
-        let heartbeat = Heartbeat { gateway, sent_at: Utc::now(), wait_ms: 0, seen_version: u64::MAX, mailboxes };
+        let heartbeat = Heartbeat {
+            gateway,
+            sent_at: Utc::now(),
+            wait_ms: 0,
+            seen_version: u64::MAX,
+            mailboxes,
+            unproven: Vec::new(),
+        };
         let sent = tokio::select! {
             () = shutdown.cancelled() => return,
             sent = link.heartbeat(&heartbeat) => sent,

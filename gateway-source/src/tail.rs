@@ -11,6 +11,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
+use understudy_failpoint as failpoint;
 use understudy_imap_session::{Address, Error, Level, Login};
 use understudy_protocol::{
     MailboxId, Seq,
@@ -57,6 +58,8 @@ pub(crate) struct Tail {
     pub(crate) assignment: Assignment,
     pub(crate) server: Server,
     pub(crate) barriers: mpsc::Receiver<BarrierAnswer>,
+    /// The journal here has been compared with what the recovery site had received when it gave the assignment.
+    pub(crate) compared: bool,
 }
 
 /// Why a life of a tail ended.
@@ -104,6 +107,7 @@ impl Tail {
             Ok(opened) => opened,
             Err(error) => return End::Failed(error),
         };
+        self.compared = true;
         // What a former life captured may not have been shipped.
         self.tools.shipper.captured(mailbox.id);
         let mut rhythm = Rhythm::new(sessions.reader.level());
@@ -111,6 +115,9 @@ impl Tail {
             // Barriers count from here: what was done before they were asked for is in this look.
             while let Ok(barrier) = self.barriers.try_recv() {
                 waiting.push(barrier);
+            }
+            if !waiting.is_empty() {
+                mailbox.unreadable.hurry();
             }
             let depth = if waiting.is_empty() { rhythm.depth() } else { Depth::Everything };
             let looked = tokio::select! {
@@ -122,6 +129,7 @@ impl Tail {
                 Err(error) => return End::Failed(error),
             };
             *lived = true;
+            self.reports.prove(self.id());
             if found.complete {
                 for barrier in waiting.drain(..) {
                     let _ = barrier.send(mailbox.captured);
@@ -130,7 +138,7 @@ impl Tail {
             rhythm.looked(found.something, found.complete, depth);
             self.report(&mailbox, sessions.reader.level(), mailbox.progress(found.messages), found.complete);
             match self.wait(&mut sessions, &mut rhythm, found.complete, found.something, shutdown, waiting).await {
-                Ok(true) => {}
+                Ok(true) => failpoint::here("look.hinted"),
                 Ok(false) => return End::Shutdown,
                 Err(error) => return End::Failed(error.into()),
             }
@@ -141,9 +149,15 @@ impl Tail {
         let assignment = &self.assignment;
         let address = Address::parse(&self.server.imap, self.server.ca_file.clone())?;
         let login = Login::for_user(&self.server.login, &assignment.address).await?;
-        let sessions =
-            Sessions::open(Door { address, login, mask: self.mask.clone(), logins: self.logins.clone() }).await?;
-        let mailbox = Mailbox::open(&self.tools, assignment).await?;
+        let door = Door {
+            server: self.server.name.clone(),
+            address,
+            login,
+            mask: self.mask.clone(),
+            logins: self.logins.clone(),
+        };
+        let sessions = Sessions::open(door).await?;
+        let mailbox = Mailbox::open(&self.tools, assignment, self.compared).await?;
         Ok((mailbox, sessions))
     }
 
@@ -183,6 +197,7 @@ impl Tail {
             if rhythm.sweep_is_due() || sessions.ask().await?.unwrap_or(true) {
                 return Ok(true);
             }
+            self.reports.prove(self.id());
         }
     }
 
@@ -195,6 +210,7 @@ impl Tail {
             seeded: mailbox.seeded,
             swept_at: complete.then(Utc::now) as Option<DateTime<Utc>>,
             trouble: None,
+            unreadable: Some(mailbox.unreadable_messages()),
         });
     }
 
@@ -208,6 +224,7 @@ impl Tail {
 
 async fn look_once(mailbox: &mut Mailbox, sessions: &mut Sessions, depth: Depth) -> anyhow::Result<crate::look::Found> {
     let sweep = sessions.sweep().await?;
+    failpoint::here("look.listed");
     look(mailbox, &sweep, &mut sessions.reader, depth).await
 }
 

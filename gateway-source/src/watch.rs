@@ -16,10 +16,14 @@ use understudy_imap_session::{Address, Error, FolderName, Level, Login, Session,
 const READER_IDLE: Duration = Duration::from_secs(20);
 /// How long one IDLE lasts. RFC 2177 asks for less than 29 minutes; a NAT on the way may ask for much less.
 const IDLE_LENGTH: Duration = Duration::from_secs(9 * 60);
+/// After IDLE ended unasked, wait this long before beginning again.
+const IDLE_AGAIN: Duration = Duration::from_secs(30);
 
 /// How to open a session for this mailbox.
 #[derive(Debug)]
 pub(crate) struct Door {
+    /// The primary's name.
+    pub(crate) server: String,
     pub(crate) address: Address,
     pub(crate) login: Login,
     pub(crate) mask: Vec<String>,
@@ -33,6 +37,7 @@ impl Door {
         // The semaphore is never closed.
         let _permit = self.logins.acquire().await.ok();
         let mut session = Session::open(&self.address, &self.login).await?;
+        session.count_as(&self.server);
         session.mask(&self.mask);
         session.enable_qresync().await?;
         metrics::counter!("understudy_imap_logins_total").increment(1);
@@ -60,6 +65,11 @@ impl Reader {
             None => self.door.open().await?,
         };
         Ok(self.session.insert(session))
+    }
+
+    /// The session at hand is of no use any more; the next one is a new one.
+    pub(crate) fn renew(&mut self) {
+        self.session = None;
     }
 
     /// Lists all folders. A folder that is open would be listed as this session last saw it, so none is.
@@ -163,26 +173,37 @@ impl Sessions {
     }
 }
 
-/// Idles on INBOX with a session of its own, and passes each wake-up on.
+/// Idles on INBOX with sessions of its own, and passes each wake-up on.
 fn watch_inbox(door: Arc<Door>) -> Watch {
     let (sender, hints) = mpsc::channel(1);
     let task = tokio::spawn(async move {
-        // Failing here costs speed, not correctness: the timers go on, and the next session tries again.
-        if let Err(error) = idle_on_inbox(&door, &sender).await {
-            tracing::debug!(error = %error, "IDLE ended; going on by timer");
+        // Failing here costs speed, not correctness: the timers go on meanwhile.
+        loop {
+            let ended = idle_on_inbox(&door, &sender).await;
+            if let Err(error) = ended {
+                tracing::debug!(error = %error, "IDLE ended; beginning again");
+            }
+            tokio::time::sleep(IDLE_AGAIN).await;
         }
     });
     Watch::Idle { hints, task }
 }
 
+/// Until the session ends, or INBOX has been quiet for so long that it may be another one by now: a session that idles on
+/// a folder that was renamed or deleted under it hears nothing any more.
 async fn idle_on_inbox(door: &Door, hints: &mpsc::Sender<()>) -> Result<(), Error> {
     let mut session = door.open().await?;
     let inbox: FolderName = session.name_for(&understudy_protocol::FolderPath::inbox());
-    session.examine(&inbox).await?;
-    loop {
-        if session.idle(IDLE_LENGTH).await? {
+    let mut opened = session.examine(&inbox).await?;
+    while let Some(before) = opened {
+        while session.idle(IDLE_LENGTH).await? {
             // A full channel already says "look".
             let _ = hints.try_send(());
         }
+        opened = session.examine(&inbox).await?;
+        if opened.as_ref().is_some_and(|now| now.uid_validity != before.uid_validity) {
+            let _ = hints.try_send(());
+        }
     }
+    Ok(())
 }

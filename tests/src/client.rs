@@ -6,12 +6,12 @@ mod name;
 mod response;
 mod snapshot;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 pub use name::{decode, encode};
 pub use response::Value;
@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Client {
     stream: BufReader<TcpStream>,
     next_tag: u32,
+    /// How the server spells the user's own folders (RFC 2342).
+    prefix: String,
+    separator: String,
 }
 
 /// A tagged answer other than OK.
@@ -46,11 +49,58 @@ impl Client {
     /// Connects and logs in.
     pub async fn log_in(server: SocketAddr, user: &str, password: &str) -> Result<Self> {
         let stream = TcpStream::connect(server).await.with_context(|| format!("could not connect to {server}"))?;
+        Self::log_in_over(stream, user, password).await
+    }
+
+    /// The same from a certain address of this machine.
+    pub async fn log_in_from(source: Ipv4Addr, server: SocketAddr, user: &str, password: &str) -> Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((source, 0).into())?;
+        Self::log_in_over(socket.connect(server).await?, user, password).await
+    }
+
+    async fn log_in_over(stream: TcpStream, user: &str, password: &str) -> Result<Self> {
         stream.set_nodelay(true)?;
-        let mut client = Self { stream: BufReader::new(stream), next_tag: 0 };
+        let (prefix, separator) = (String::new(), "/".to_owned());
+        let mut client = Self { stream: BufReader::new(stream), next_tag: 0, prefix, separator };
         client.read_response().await.context("no greeting")?;
         client.command(&format!("LOGIN {} {}", quoted(user), quoted(password))).await?;
+        client.learn_namespace().await?;
         Ok(client)
+    }
+
+    /// Learns prefix and separator of the user's own folders, so that callers can name folders alike on every server.
+    async fn learn_namespace(&mut self) -> Result<()> {
+        for response in self.command("NAMESPACE").await? {
+            // `* NAMESPACE (("INBOX." ".")) …`
+            let [_, kind, personal, ..] = response.as_slice() else { continue };
+            let first = personal.list().first().map(Value::list).unwrap_or_default();
+            if let ([prefix, separator, ..], true) = (first, kind.is("NAMESPACE")) {
+                (self.prefix, self.separator) = (decode(&prefix.text()), separator.text());
+            }
+        }
+        Ok(())
+    }
+
+    /// A folder's name as an argument. We write names with `/` between levels and without the server's prefix.
+    fn folder_name(&self, folder: &str) -> String {
+        if folder.eq_ignore_ascii_case("INBOX") {
+            return quoted(folder);
+        }
+        quoted(&encode(&format!("{}{}", self.prefix, folder.replace('/', &self.separator))))
+    }
+
+    /// The other way round.
+    fn readable(&self, name: &Value, separator: &Value) -> String {
+        let name = decode(&name.text());
+        // `INBOX.INBOX` is not INBOX.
+        let stripped = name.strip_prefix(&self.prefix).filter(|rest| !rest.eq_ignore_ascii_case("INBOX"));
+        let name = stripped.unwrap_or(&name);
+        if separator.is("/") || *separator == Value::Nil {
+            name.to_owned()
+        } else {
+            name.replace(&separator.text(), "/")
+        }
     }
 
     /// Sends one command and collects its untagged answers.
@@ -88,7 +138,7 @@ impl Client {
         message: &[u8],
     ) -> Result<Option<u32>> {
         let date = date.map(|date| format!("\"{date}\" ")).unwrap_or_default();
-        let command = format!("APPEND {} ({}) {date}{{{}}}", folder_name(folder), flags.join(" "), message.len());
+        let command = format!("APPEND {} ({}) {date}{{{}}}", self.folder_name(folder), flags.join(" "), message.len());
         let tag = self.send(&command).await?;
         loop {
             let response = self.read_response().await?;
@@ -115,7 +165,7 @@ impl Client {
     }
 
     pub async fn select(&mut self, folder: &str) -> Result<()> {
-        self.run(&format!("SELECT {}", folder_name(folder))).await
+        self.run(&format!("SELECT {}", self.folder_name(folder))).await
     }
 
     /// `items` such as `+FLAGS (\Seen)`; the folder is the selected one.
@@ -124,11 +174,23 @@ impl Client {
     }
 
     pub async fn copy(&mut self, uids: &str, folder: &str) -> Result<()> {
-        self.run(&format!("UID COPY {uids} {}", folder_name(folder))).await
+        self.run(&format!("UID COPY {uids} {}", self.folder_name(folder))).await
     }
 
     pub async fn move_to(&mut self, uids: &str, folder: &str) -> Result<()> {
-        self.run(&format!("UID MOVE {uids} {}", folder_name(folder))).await
+        self.run(&format!("UID MOVE {uids} {}", self.folder_name(folder))).await
+    }
+
+    /// Copies every message of a folder, which stays selected.
+    pub async fn copy_all(&mut self, from: &str, to: &str) -> Result<()> {
+        self.select(from).await?;
+        self.copy("1:*", to).await
+    }
+
+    /// Moves every message of a folder, which stays selected.
+    pub async fn move_all(&mut self, from: &str, to: &str) -> Result<()> {
+        self.select(from).await?;
+        self.move_to("1:*", to).await
     }
 
     pub async fn expunge(&mut self, uids: &str) -> Result<()> {
@@ -137,23 +199,23 @@ impl Client {
     }
 
     pub async fn create(&mut self, folder: &str) -> Result<()> {
-        self.run(&format!("CREATE {}", folder_name(folder))).await
+        self.run(&format!("CREATE {}", self.folder_name(folder))).await
     }
 
     pub async fn delete(&mut self, folder: &str) -> Result<()> {
-        self.run(&format!("DELETE {}", folder_name(folder))).await
+        self.run(&format!("DELETE {}", self.folder_name(folder))).await
     }
 
     pub async fn rename(&mut self, from: &str, to: &str) -> Result<()> {
-        self.run(&format!("RENAME {} {}", folder_name(from), folder_name(to))).await
+        self.run(&format!("RENAME {} {}", self.folder_name(from), self.folder_name(to))).await
     }
 
     pub async fn subscribe(&mut self, folder: &str) -> Result<()> {
-        self.run(&format!("SUBSCRIBE {}", folder_name(folder))).await
+        self.run(&format!("SUBSCRIBE {}", self.folder_name(folder))).await
     }
 
     pub async fn unsubscribe(&mut self, folder: &str) -> Result<()> {
-        self.run(&format!("UNSUBSCRIBE {}", folder_name(folder))).await
+        self.run(&format!("UNSUBSCRIBE {}", self.folder_name(folder))).await
     }
 
     /// UIDs in a folder, which stays selected.
@@ -200,11 +262,6 @@ impl Client {
             }
         }
     }
-}
-
-/// A folder's name as an argument. We write names with `/` between levels.
-fn folder_name(folder: &str) -> String {
-    quoted(&encode(folder))
 }
 
 fn quoted(text: &str) -> String {

@@ -63,6 +63,10 @@ pub struct Options {
     pub capability: Option<String>,
     /// Offers STARTTLS and IMAPS with a certificate of an authority of its own.
     pub tls: bool,
+    /// Understudy is told of a log-in that may write: each user's own.
+    pub way_home: bool,
+    /// Understudy is told of its management interface.
+    pub managed: bool,
     /// Sessions in one IMAP process, and how many it serves before it ends (0: no end).
     pub imap_client_limit: u32,
     pub imap_service_count: u32,
@@ -85,6 +89,8 @@ impl Options {
             mail_fsync: "optimized".to_owned(),
             capability: None,
             tls: false,
+            way_home: true,
+            managed: false,
             imap_client_limit: 1,
             imap_service_count: 1,
             extra: String::new(),
@@ -130,6 +136,20 @@ impl Options {
         self
     }
 
+    /// Understudy is told of no log-in but the master user's.
+    #[must_use]
+    pub fn without_way_home(mut self) -> Self {
+        self.way_home = false;
+        self
+    }
+
+    /// Understudy may use its management interface.
+    #[must_use]
+    pub fn managed(mut self) -> Self {
+        self.managed = true;
+        self
+    }
+
     #[must_use]
     pub fn capability(mut self, capability: &str) -> Self {
         self.capability = Some(capability.to_owned());
@@ -171,6 +191,8 @@ pub struct Dovecot {
     /// The unprivileged system user and group that own the mail.
     mail_ids: (u32, u32),
     master: Option<Child>,
+    /// Where others are told that it is: a proxy before it.
+    proxy: Option<SocketAddr>,
 }
 
 impl Dovecot {
@@ -188,7 +210,7 @@ impl Dovecot {
         } else {
             (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())
         };
-        let mut server = Self { options, dir, temp, address, ports, mail_ids, master: None };
+        let mut server = Self { options, dir, temp, address, ports, mail_ids, master: None, proxy: None };
         server.write_files().with_context(|| format!("could not prepare Dovecot {}", server.options.name))?;
         server.start_again()?;
         Ok(server)
@@ -281,9 +303,14 @@ impl Dovecot {
     /// As in `server add --imap`.
     pub fn imap_url(&self) -> String {
         match self.ports.imaps {
-            0 => format!("imap+insecure://{}", self.imap_address()),
+            0 => format!("imap+insecure://{}", self.proxy.unwrap_or_else(|| self.imap_address())),
             port => format!("imaps://{}:{port}", self.address),
         }
+    }
+
+    /// Understudy shall reach it through a proxy; the tests' own clients do not.
+    pub fn behind(&mut self, proxy: SocketAddr) {
+        self.proxy = Some(proxy);
     }
 
     pub fn lmtp_address(&self) -> SocketAddr {
@@ -292,6 +319,16 @@ impl Dovecot {
 
     pub fn doveadm_url(&self) -> String {
         format!("http://{}:{}/doveadm/v1", self.address, self.ports.doveadm)
+    }
+
+    /// A file with every user's password, where Understudy may write as the user.
+    pub fn return_password_file(&self) -> Option<PathBuf> {
+        self.options.way_home.then(|| self.dir.join("passwords"))
+    }
+
+    /// A file with the key of the management interface, where Understudy may use that.
+    pub fn key_file(&self) -> Option<PathBuf> {
+        self.options.managed.then(|| self.dir.join("doveadm.key"))
     }
 
     /// The authority that signed its certificate, where it has one.
@@ -364,6 +401,11 @@ impl Dovecot {
         chown(self.dir.join("home"), Some(uid), Some(gid))?;
         replace_file(&self.dir.join("acl"), &format!("* owner lrwstipekxa\n* user={MASTER} lr\n"))?;
         fs::write(self.master_password_file(), MASTER_PASSWORD)?;
+        if let Some(key_file) = self.key_file() {
+            fs::write(key_file, API_KEY)?;
+        }
+        let passwords: String = self.options.users.iter().map(|user| format!("{user}:{PASSWORD}\n")).collect();
+        fs::write(self.dir.join("passwords"), passwords)?;
         self.set_master_password(MASTER_PASSWORD)?;
         if self.options.tls {
             tls::make(&self.dir.join("tls"), self.address)?;
@@ -414,11 +456,16 @@ fn place(options: &Options) -> Result<(PathBuf, Option<TempDir>)> {
 }
 
 /// One that no other server of any test process uses, so that ports stay ours while it is down.
-fn loopback_address() -> Ipv4Addr {
+pub(crate) fn loopback_address() -> Ipv4Addr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let pid = std::process::id();
     let [_, _, high, low] = pid.to_be_bytes();
     Ipv4Addr::new(127, 64 | (high & 63), low, NEXT.fetch_add(1, Ordering::Relaxed).max(1))
+}
+
+/// What a Dovecot needs besides when nobody is root; nothing otherwise.
+pub(crate) fn settings_of_account() -> String {
+    if is_root() { String::new() } else { config::as_ordinary_user() }
 }
 
 /// A port that nobody listens on now.

@@ -5,7 +5,10 @@
 
 pub mod client;
 pub mod compare;
+pub mod cyrus;
 pub mod dovecot;
+pub mod failpoint;
+pub mod front_door;
 pub mod mail;
 pub mod postgres;
 pub mod process;

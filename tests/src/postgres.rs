@@ -2,36 +2,57 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
 use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use understudy_database::cluster::{Cluster, ClusterConfig, DATABASE};
 
 use crate::process;
 
 /// Runs until [`Self::stop`]; dropped, it ends at once.
 pub struct Postgres {
-    cluster: Cluster,
+    cluster: Arc<Cluster>,
+    /// Brings it back when it is killed.
+    watch: JoinHandle<()>,
+    shutdown: DropGuard,
     dir: TempDir,
 }
 
 impl Postgres {
     pub async fn start() -> Result<Self> {
         let dir = crate::temp_dir("us-pg-")?;
-        let config = ClusterConfig { dir: dir.path().join("postgres"), run_dir: dir.path().join("run") };
+        let config = ClusterConfig::private(dir.path().join("postgres"), dir.path().join("run"));
         let cluster = Cluster::start(config).await.map_err(|error| {
             let remedy = error.remedy();
             anyhow!(error).context(format!("no PostgreSQL for the test; {remedy}"))
         })?;
-        Ok(Self { cluster, dir })
+        let (cluster, shutdown) = (Arc::new(cluster), CancellationToken::new());
+        let (watched, ended) = (cluster.clone(), shutdown.clone());
+        let watch = tokio::spawn(async move {
+            if let Err(error) = watched.supervise(ended).await {
+                eprintln!("the test's PostgreSQL does not come back: {error}");
+            }
+        });
+        Ok(Self { cluster, watch, shutdown: shutdown.drop_guard(), dir })
     }
 
     /// Makes an empty database.
     pub async fn create(&self, database: &str) -> Result<()> {
+        self.run(format!("create database \"{database}\"")).await.context("could not create a database")
+    }
+
+    /// Loses one, whoever is connected to it.
+    pub async fn drop_database(&self, database: &str) -> Result<()> {
+        self.run(format!("drop database \"{database}\" with (force)")).await.context("could not drop a database")
+    }
+
+    async fn run(&self, statement: String) -> Result<()> {
         let mut connection = PgConnection::connect_with(&self.cluster.connect_options(DATABASE)).await?;
-        let statement = sqlx::AssertSqlSafe(format!("create database \"{database}\""));
-        sqlx::raw_sql(statement).execute(&mut connection).await.context("could not create a database")?;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await?;
         Ok(connection.close().await?)
     }
 
@@ -52,6 +73,10 @@ impl Postgres {
     }
 
     pub async fn stop(self) {
-        self.cluster.stop().await;
+        self.shutdown.disarm().cancel();
+        let _ = self.watch.await;
+        if let Some(cluster) = Arc::into_inner(self.cluster) {
+            cluster.stop().await;
+        }
     }
 }

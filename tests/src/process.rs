@@ -49,6 +49,11 @@ pub fn cpu_seconds(root: u32) -> f64 {
     ticks as f64 / rustix::param::clock_ticks_per_second() as f64
 }
 
+/// CPU seconds of one process alone, including its children that have ended.
+pub fn own_cpu_seconds(pid: u32) -> f64 {
+    stat(pid).map_or(0, |stat| stat.ticks) as f64 / rustix::param::clock_ticks_per_second() as f64
+}
+
 /// Proportional memory of a tree: what would be free if it were gone. Of a process that may not be looked into, the resident memory.
 pub fn memory_bytes(root: u32) -> u64 {
     let kilobytes = |pid: u32| -> Option<u64> {

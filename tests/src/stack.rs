@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::dovecot::{Dovecot, MASTER, free_port};
+use crate::failpoint::Failpoints;
 use crate::postgres::Postgres;
 use crate::proxy::Proxy;
 use crate::{process, wait};
@@ -89,6 +90,11 @@ impl Stack {
 
     /// Source gateway, recovery gateway and admin API as three processes, with a [`Proxy`] between the gateways.
     pub async fn apart(servers: &[(&str, &Dovecot)]) -> Result<Self> {
+        Self::apart_with(servers, "").await
+    }
+
+    /// The same with more lines in `[source]`.
+    pub async fn apart_with(servers: &[(&str, &Dovecot)], source: &str) -> Result<Self> {
         let temp = crate::temp_dir("us-stack-")?;
         let dir = temp.path().to_owned();
         let postgres = Postgres::start().await?;
@@ -100,7 +106,7 @@ impl Stack {
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600))?;
         let head = format!(
             "data_dir = \"data\"\n[database]\nurl = \"{}\"\nsource_url = \"{}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-             [recovery]\nlisten = \"{recovery}\"\n[source]\nrecovery_url = \"http://{}\"\n[link]\nsecret_file = \"link.secret\"\n",
+             [recovery]\nlisten = \"{recovery}\"\n[source]\nrecovery_url = \"http://{}\"\n{source}\n[link]\nsecret_file = \"link.secret\"\n",
             postgres.url("understudy")?,
             postgres.url("source")?,
             link.address(),
@@ -125,7 +131,12 @@ impl Stack {
             if let Some(ended) = self.roles.iter_mut().find_map(Role::ended) {
                 bail!("{ended}");
             }
-            if is_apart { Ok(command(&dir, &["status", "--json"]).await?.code == 0) } else { Ok(ready.exists()) }
+            if !is_apart {
+                return Ok(ready.exists());
+            }
+            // The admin API may answer before the servers of the configuration are known to it.
+            let servers = command(&dir, &["server", "list", "--json"]).await?;
+            Ok(servers.code == 0 && servers.stdout.contains("\"name\""))
         });
         answers.await.with_context(|| format!("Understudy did not start:\n{}", self.log_tail()))
     }
@@ -133,6 +144,24 @@ impl Stack {
     /// Everything at once, as in a power failure, its PostgreSQL included.
     pub fn kill(&mut self) -> Result<()> {
         self.roles.iter_mut().try_for_each(|role| role.end(Signal::KILL, true))
+    }
+
+    /// Waits until a role has aborted at a failpoint; [`Self::start`] starts it again.
+    pub async fn aborted(&mut self) -> Result<()> {
+        let roles = &mut self.roles;
+        wait::until("a role aborts", COMMAND_PATIENCE, async || Ok(roles.iter_mut().any(Role::aborted))).await
+    }
+
+    /// The places at which it can be stopped.
+    pub fn failpoints(&self) -> Failpoints {
+        Failpoints::in_dir(&self.dir)
+    }
+
+    /// The source gateway's database is gone, and comes back empty; for when that gateway is not running.
+    pub async fn lose_source_database(&self) -> Result<()> {
+        let apart = self.apart.as_ref().context("the gateways share one database")?;
+        apart.postgres.drop_database("source").await?;
+        apart.postgres.create("source").await
     }
 
     /// Only the program of one role (`up`, `source`, `recovery`, `admin`): children go on until they notice.
@@ -161,6 +190,38 @@ impl Stack {
     /// A clean stop, as Ctrl-C asks for.
     pub fn stop(&mut self) -> Result<()> {
         self.roles.iter_mut().rev().try_for_each(|role| role.end(Signal::INT, false))
+    }
+
+    /// Until it can work again: it answers, which takes its database.
+    pub async fn answers(&self) -> Result<()> {
+        let status = ["status", "--json"];
+        wait::until("Understudy answers", READY_PATIENCE, async || Ok(self.command(&status).await?.code == 0)).await
+    }
+
+    /// Another source gateway for the same recovery site, with a database and a folder of its own; as role `second`.
+    pub async fn start_second_source(&mut self) -> Result<()> {
+        let apart = self.apart.as_ref().context("the gateways are one process")?;
+        apart.postgres.create("second").await?;
+        let dir = self.dir.join("second");
+        fs::create_dir_all(&dir)?;
+        let text = format!(
+            "data_dir = \"data\"\n[database]\nurl = \"{}\"\nsource_url = \"{}\"\n[source]\nrecovery_url = \"http://{}\"\n\
+             [link]\nsecret_file = \"{}\"\n",
+            apart.postgres.url("understudy")?,
+            apart.postgres.url("second")?,
+            apart.link.address(),
+            self.dir.join("link.secret").display(),
+        );
+        fs::write(config_file(&dir), text)?;
+        let mut role = Role::new("source", &dir, &[]);
+        role.start()?;
+        self.roles.push(role);
+        Ok(())
+    }
+
+    /// What the second source gateway has said.
+    pub fn second_source_log(&self) -> String {
+        fs::read_to_string(self.dir.join("second/source.log")).unwrap_or_default()
     }
 
     /// The connection between the gateways, where they run apart.
@@ -259,8 +320,16 @@ fn write_config(dir: &Path, head: &str, servers: &[(&str, &Dovecot)]) -> Result<
             server.imap_url(),
             server.master_password_file().display(),
         );
+        text += &format!("lmtp = \"lmtp://{}\"\n", server.lmtp_address());
         if let Some(ca) = server.ca_file() {
             text += &format!("ca_file = \"{}\"\n", ca.display());
+        }
+        if let Some(passwords) = server.return_password_file().filter(|_| *role == "primary") {
+            text += &format!("return_login = {{ as = \"each\", password_file = \"{}\" }}\n", passwords.display());
+        }
+        if let Some(key_file) = server.key_file() {
+            let url = server.doveadm_url();
+            text += &format!("manage = {{ doveadm = \"{url}\", key_file = \"{}\" }}\n", key_file.display());
         }
     }
     Ok(fs::write(config_file(dir), text)?)

@@ -2,14 +2,27 @@
 //!
 //! `UNDERSTUDY_LONG=1` makes them longer; `UNDERSTUDY_SEED` repeats a random one.
 
+mod brake;
+mod continuity;
+mod crashes;
+mod cyrus;
+mod damage;
+mod front_doors;
+mod gateways;
 mod kills;
+mod kinds;
+mod layouts;
 mod lists;
 mod mirroring;
 mod odd_mail;
 mod primary_only_read;
 mod random_walk;
 mod rig;
+mod switch_doors;
+mod switch_walk;
+mod switchover;
 mod troubles;
+mod verify;
 
 /// How much more a long run does.
 fn times(long: usize) -> usize {

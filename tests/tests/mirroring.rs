@@ -27,7 +27,7 @@ pub(crate) async fn fill(client: &mut Client, mail: &mut Mail, messages: usize) 
 }
 
 /// Everything a client can do, in one sitting.
-async fn do_everything(client: &mut Client, mail: &mut Mail) -> Result<()> {
+pub(crate) async fn do_everything(client: &mut Client, mail: &mut Mail) -> Result<()> {
     client
         .append("INBOX", &["\\Seen", "$Label1"], Some(" 1-Feb-2020 23:59:59 +1400"), &mail.with_attachment(50_000))
         .await?;

@@ -43,7 +43,7 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Because {
     #[serde(default)]
-    reason: String,
+    pub(crate) reason: String,
 }
 
 /// How to compare.
@@ -53,6 +53,9 @@ pub(crate) struct Verify {
     /// Read every message on both sides, not only what servers say of them.
     #[serde(default)]
     deep: bool,
+    /// Make the sides equal where they are not.
+    #[serde(default)]
+    repair: bool,
     #[serde(default)]
     reason: String,
 }
@@ -98,6 +101,9 @@ pub(crate) struct Verifications {
     /// Read every message on both sides, not only what servers say of them.
     #[serde(default)]
     deep: bool,
+    /// Make the sides equal where they are not.
+    #[serde(default)]
+    repair: bool,
     #[serde(default)]
     reason: String,
 }
@@ -158,7 +164,7 @@ async fn stop_or_go(
     Ok(accepted(run))
 }
 
-/// Compares the two sides of a mailbox message by message and changes nothing.
+/// Compares the two sides of a mailbox message by message; with `repair` it makes them equal, else it changes nothing.
 #[utoipa::path(post, path = "/api/v1/mailboxes/{address}/verify", tag = "mailboxes",
     params(("address" = String, Path), WhichParams), request_body = Verify,
     responses((status = 202, body = Run), (status = 404, body = Problem), (status = 409, body = Problem)))]
@@ -170,7 +176,7 @@ async fn verify(
     Body(verify): Body<Verify>,
 ) -> Result<Response> {
     let one = one(&api, &caller, &address, &which).await?;
-    ask(&api, &caller, "verify", one, json!({"deep": verify.deep}), &verify.reason).await
+    ask(&api, &caller, "verify", one, json!({"deep": verify.deep, "repair": verify.repair}), &verify.reason).await
 }
 
 /// A run that ends when every change made on the active side before now is visible on the other.
@@ -212,7 +218,7 @@ async fn verifications(
 ) -> Result<Response> {
     let primary = verifications.primary.as_deref();
     let selected = select(&api, &caller, verifications.addresses.as_deref(), verifications.all, primary).await?;
-    let options = json!({"deep": verifications.deep});
+    let options = json!({"deep": verifications.deep, "repair": verifications.repair});
     ask(&api, &caller, "verify", selected, options, &verifications.reason).await
 }
 
@@ -244,6 +250,17 @@ async fn select(
             return Err(ApiError::invalid(vec![ProblemItem::at("/addresses", detail)]));
         }
     };
+    Ok(Selected::Some(named(api, caller, addresses, primary, "/addresses").await?))
+}
+
+/// The mailboxes that these addresses mean; `pointer` is where the list stands in the request.
+pub(crate) async fn named(
+    api: &Api,
+    caller: &Caller,
+    addresses: &[String],
+    primary: Option<&str>,
+    pointer: &str,
+) -> Result<Vec<(MailboxId, String)>> {
     if let Some(name) = primary {
         servers::find(api, caller, name).await?;
     }
@@ -266,20 +283,21 @@ async fn select(
     if errors.is_empty() {
         selected.sort_unstable_by_key(|(mailbox, _)| *mailbox);
         selected.dedup();
-        return Ok(Selected::Some(selected));
+        return Ok(selected);
     }
-    Err(ApiError::invalid(explain(api, caller, addresses, errors).await?))
+    Err(ApiError::invalid(explain(api, caller, addresses, pointer, errors).await?))
 }
 
 async fn explain(
     api: &Api,
     caller: &Caller,
     addresses: &[String],
+    pointer: &str,
     errors: Vec<(usize, String, bool)>,
 ) -> Result<Vec<ProblemItem>> {
     let known = mailbox::all(&api.pool, caller.tenant).await?;
     let items = errors.into_iter().map(|(index, detail, is_unknown)| ProblemItem {
-        pointer: Some(format!("/addresses/{index}")),
+        pointer: Some(format!("{pointer}/{index}")),
         index: Some(index),
         line: None,
         detail,
@@ -296,6 +314,16 @@ fn check_timeout(seconds: u32) -> Result<()> {
     }
     let detail = format!("a barrier waits 1 to {LONGEST_BARRIER_SECONDS} seconds");
     Err(ApiError::invalid(vec![ProblemItem::at("/timeout_seconds", detail)]))
+}
+
+pub(crate) async fn ask_one(
+    api: &Api,
+    caller: &Caller,
+    kind: &str,
+    mailbox: (MailboxId, String),
+    reason: &str,
+) -> Result<Response> {
+    ask(api, caller, kind, Selected::Some(vec![mailbox]), json!({}), reason).await
 }
 
 async fn ask(

@@ -56,6 +56,20 @@ pub(crate) struct Event {
     created_at: DateTime<Utc>,
 }
 
+impl From<event::Event> for Event {
+    fn from(event: event::Event) -> Self {
+        Self {
+            event_id: event.event_id,
+            kind: event.kind,
+            address: event.address,
+            primary: event.primary,
+            run_id: event.run_id,
+            detail: event.detail,
+            created_at: event.created_at,
+        }
+    }
+}
+
 /// The `data` of an event `lag`: each second while something lags, and once when nothing does any more.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct LagSample {
@@ -201,15 +215,7 @@ impl Stream {
         if event.tenant_id != self.tenant_id || self.mailbox_id.is_some_and(|id| event.mailbox_id != Some(id)) {
             return Ok(());
         }
-        let data = Event {
-            event_id: event.event_id,
-            kind: event.kind.clone(),
-            address: event.address.clone(),
-            primary: event.primary.clone(),
-            run_id: event.run_id,
-            detail: event.detail.clone(),
-            created_at: event.created_at,
-        };
+        let data = Event::from(event::Event::clone(event));
         let frame = sse::Event::default().id(event.event_id.to_string()).event(&event.kind);
         self.send_json(frame, &data).await
     }

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use understudy_database::mailbox::{self, Filter, Match};
-use understudy_protocol::MailboxId;
+use understudy_protocol::{FolderPath, MailboxId};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -91,16 +91,43 @@ pub(crate) struct Mailbox {
     journal: Journal,
     /// How changes are noticed, such as `notify+qresync`.
     capability: String,
+    /// Every folder has the primary's UIDVALIDITY and UIDs on the standby: mail programs notice no change of side.
     uid_continuity: bool,
+    /// Folders that should have and lost it.
+    uid_continuity_lost: Vec<LostFolder>,
     /// How many messages the standby does not hold as they are.
     set_aside: i64,
     protected_at: DateTime<Utc>,
     /// When the whole mailbox was last looked at.
     swept_at: Option<DateTime<Utc>>,
     last_transaction_at: Option<DateTime<Utc>>,
+    /// When both sides were last compared and found equal.
     last_verified_at: Option<DateTime<Utc>>,
+    /// How many differences the last comparison found; null before the first.
+    differences: Option<i64>,
+    /// Where the pipeline stopped, when it has not proven itself for a minute; null while it has.
+    unproven: Option<Unproven>,
     /// What stands in the way; null when nothing does.
     detail: Option<Detail>,
+}
+
+/// A folder whose UIDs on the standby are not the primary's.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LostFolder {
+    folder: String,
+    reason: String,
+}
+
+impl LostFolder {
+    fn all(column: Value) -> Vec<Self> {
+        #[derive(Deserialize)]
+        struct Lost {
+            path: FolderPath,
+            reason: String,
+        }
+        let lost: Vec<Lost> = serde_json::from_value(column).unwrap_or_default();
+        lost.into_iter().map(|lost| Self { folder: lost.path.to_string(), reason: lost.reason }).collect()
+    }
 }
 
 /// Where the user works.
@@ -145,8 +172,18 @@ pub(crate) struct Detail {
     pub(crate) remedy: String,
 }
 
+/// A pipeline that has not proven itself.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Unproven {
+    /// `source_gateway`, `link`, `primary`, `shipping` or `standby`.
+    place: String,
+    since: DateTime<Utc>,
+    reason: String,
+    remedy: String,
+}
+
 impl Detail {
-    fn of(trouble: &Value) -> Self {
+    pub(crate) fn of(trouble: &Value) -> Self {
         let text = |name: &str| trouble[name].as_str().unwrap_or_default().to_owned();
         Self { kind: text("kind"), reason: text("reason"), remedy: text("remedy") }
     }
@@ -154,7 +191,6 @@ impl Detail {
 
 impl From<mailbox::Mailbox> for Mailbox {
     fn from(mailbox: mailbox::Mailbox) -> Self {
-        let on_standby = matches!(mailbox.phase.as_str(), "on_standby" | "switching_back");
         Self {
             address: mailbox.address,
             primary: mailbox.primary,
@@ -163,7 +199,7 @@ impl From<mailbox::Mailbox> for Mailbox {
             policy: mailbox.policy,
             group: mailbox.group,
             state: State::from_column(&mailbox.state),
-            active_side: if on_standby { Side::Standby } else { Side::Primary },
+            active_side: if mailbox.active_side == "standby" { Side::Standby } else { Side::Primary },
             epoch: mailbox.epoch,
             lag: Lag {
                 transactions: mailbox.captured_seq - mailbox.applied_seq,
@@ -183,11 +219,14 @@ impl From<mailbox::Mailbox> for Mailbox {
             },
             capability: mailbox.capability,
             uid_continuity: mailbox.uid_continuity,
+            uid_continuity_lost: LostFolder::all(mailbox.continuity_lost),
             set_aside: mailbox.set_aside,
             protected_at: mailbox.created_at,
             swept_at: mailbox.swept_at,
             last_transaction_at: mailbox.last_transaction_at,
             last_verified_at: mailbox.last_verified_at,
+            differences: mailbox.differences,
+            unproven: mailbox.unproven.and_then(|unproven| serde_json::from_value(unproven).ok()),
             detail: mailbox.trouble.as_ref().map(Detail::of),
         }
     }
@@ -367,6 +406,13 @@ async fn unprotect(
         ));
     }
     let mailbox = find(&api, &caller, &address, params.primary.as_deref()).await?;
+    if !matches!(mailbox.phase.as_str(), "seeding" | "mirroring") {
+        return Err(ApiError::new(
+            Kind::Conflict,
+            "the user of this mailbox works on the standby, or is being moved",
+            "bring the mailbox home first: `understudy switchback`; without protection its log-ins go to the primary",
+        ));
+    }
     let mut transaction = api.pool.begin().await?;
     let at = mailbox::unprotect(&mut transaction, MailboxId(mailbox.mailbox_id), &caller.name).await?;
     transaction.commit().await?;

@@ -2,11 +2,16 @@
 
 pub(crate) mod actions;
 pub(crate) mod events;
+pub(crate) mod held;
+pub(crate) mod history;
 pub(crate) mod mailboxes;
+pub(crate) mod nginx;
 pub(crate) mod protect;
+pub(crate) mod routes;
 pub(crate) mod runs;
 pub(crate) mod servers;
 pub(crate) mod status;
+pub(crate) mod switches;
 pub(crate) mod tokens;
 
 mod candidates;

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::Path};
 
-use understudy_protocol::server::{LoginMethod, Server, ServerRole};
+use understudy_protocol::server::{LoginConfig, LoginMethod, Server, ServerRole};
 use url::Url;
 
 use crate::error::ProblemItem;
@@ -16,6 +16,9 @@ pub(crate) fn problems(server: &Server) -> Vec<ProblemItem> {
     problems.extend(name_problem(&server.name));
     problems.extend(url_problem("/imap", &server.imap, &["imaps", "imap", "imap+insecure"], Some("imap+insecure")));
     problems.extend(server.ca_file.as_deref().and_then(|file| file_problem("/ca_file", file)));
+    if let Some(submission) = &server.submission {
+        problems.extend(url_problem("/submission", submission, &["smtp", "smtps"], None));
+    }
     if let Some(lmtp) = &server.lmtp {
         problems.extend(url_problem("/lmtp", lmtp, &["lmtp"], None));
     }
@@ -29,7 +32,13 @@ pub(crate) fn problems(server: &Server) -> Vec<ProblemItem> {
             ));
         }
     }
-    login_problems(server, &mut problems);
+    login_problems("/login", &server.login, &mut problems);
+    if let Some(login) = &server.return_login {
+        login_problems("/return_login", login, &mut problems);
+        if server.role == ServerRole::Standby {
+            problems.push(ProblemItem::at("/return_login", "a standby is always written to; only a primary has one"));
+        }
+    }
     problems
 }
 
@@ -76,40 +85,39 @@ fn file_problem(pointer: &str, file: &Path) -> Option<ProblemItem> {
     (!file.is_absolute()).then(|| ProblemItem::at(pointer, detail))
 }
 
-fn login_problems(server: &Server, problems: &mut Vec<ProblemItem>) {
-    let login = &server.login;
+fn login_problems(at: &str, login: &LoginConfig, problems: &mut Vec<ProblemItem>) {
     let user = login.user.as_deref().filter(|user| !user.is_empty());
     match (login.method, user) {
-        (LoginMethod::Master, None) => problems.push(ProblemItem::at("/login/user", "name the master user")),
+        (LoginMethod::Master, None) => problems.push(ProblemItem::at(format!("{at}/user"), "name the master user")),
         (LoginMethod::Authzid, None) => {
-            problems.push(ProblemItem::at("/login/user", "name the user who may act for all others"));
+            problems.push(ProblemItem::at(format!("{at}/user"), "name the user who may act for all others"));
         }
         (LoginMethod::Each, Some(_)) => {
-            problems.push(ProblemItem::at("/login/user", "`each` logs in as each user; leave it out"));
+            problems.push(ProblemItem::at(format!("{at}/user"), "`each` logs in as each user; leave it out"));
         }
         _ => {}
     }
     match &login.password_file {
-        Some(file) => problems.extend(file_problem("/login/password_file", file)),
-        None => problems.push(ProblemItem::at("/login/password_file", "name the file that holds the password")),
+        Some(file) => problems.extend(file_problem(&format!("{at}/password_file"), file)),
+        None => problems.push(ProblemItem::at(format!("{at}/password_file"), "name the file that holds the password")),
     }
-    problems.extend(form_problem(login.method, login.form.as_deref()));
+    problems.extend(form_problem(at, login.method, login.form.as_deref()));
 }
 
-fn form_problem(method: LoginMethod, form: Option<&str>) -> Option<ProblemItem> {
+fn form_problem(at: &str, method: LoginMethod, form: Option<&str>) -> Option<ProblemItem> {
     let form = form?;
     if method != LoginMethod::Master {
-        return Some(ProblemItem::at("/login/form", "only a `master` log-in has a form"));
+        return Some(ProblemItem::at(format!("{at}/form"), "only a `master` log-in has a form"));
     }
     let detail = "the form names `{user}` and may name `{master}`, as in `{user}*{master}`";
-    (!form.contains("{user}")).then(|| ProblemItem::at("/login/form", detail))
+    (!form.contains("{user}")).then(|| ProblemItem::at(format!("{at}/form"), detail))
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
 
-    use understudy_protocol::server::{LoginConfig, Manage};
+    use understudy_protocol::server::Manage;
 
     use super::*;
 
@@ -125,7 +133,9 @@ mod tests {
                 password_file: Some(PathBuf::from("/etc/understudy/mail-a")),
                 form: None,
             },
+            return_login: None,
             lmtp: None,
+            submission: None,
             manage: None,
         }
     }

@@ -100,8 +100,14 @@ pub(crate) struct NewServer {
     #[schema(value_type = Option<String>)]
     ca_file: Option<PathBuf>,
     login: Login,
+    /// A primary's log-in that may write, for the way home; where there is none, `login` is tried.
+    #[serde(default)]
+    return_login: Option<Login>,
     #[serde(default)]
     lmtp: Option<String>,
+    /// Where users hand in mail to send, for front doors: `smtp://` or `smtps://`.
+    #[serde(default)]
+    submission: Option<String>,
     #[serde(default)]
     manage: Option<Manage>,
 }
@@ -118,8 +124,14 @@ pub(crate) struct ServerChange {
     #[serde(default)]
     login: Option<Login>,
     #[serde(default, deserialize_with = "given_or_null")]
+    #[schema(value_type = Option<Login>)]
+    return_login: Option<Option<Login>>,
+    #[serde(default, deserialize_with = "given_or_null")]
     #[schema(value_type = Option<String>)]
     lmtp: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given_or_null")]
+    #[schema(value_type = Option<String>)]
+    submission: Option<Option<String>>,
     #[serde(default, deserialize_with = "given_or_null")]
     #[schema(value_type = Option<Manage>)]
     manage: Option<Option<Manage>>,
@@ -142,7 +154,9 @@ pub(crate) struct Server {
     #[schema(value_type = Option<String>)]
     ca_file: Option<PathBuf>,
     login: Login,
+    return_login: Option<Login>,
     lmtp: Option<String>,
+    submission: Option<String>,
     manage: Option<Manage>,
     /// Comes from the configuration file, which is the only place to change it.
     configured: bool,
@@ -190,7 +204,9 @@ impl From<NewServer> for protocol::Server {
             imap: new.imap,
             ca_file: new.ca_file,
             login: new.login.into(),
+            return_login: new.return_login.map(Into::into),
             lmtp: new.lmtp,
+            submission: new.submission,
             manage: new.manage.map(Into::into),
         }
     }
@@ -269,7 +285,9 @@ impl Server {
             imap: definition.imap,
             ca_file: definition.ca_file,
             login: definition.login.into(),
+            return_login: definition.return_login.map(Into::into),
             lmtp: definition.lmtp,
+            submission: definition.submission,
             manage: definition.manage.map(Into::into),
             configured: stored.configured,
             mailboxes: stored.mailboxes,
@@ -402,7 +420,9 @@ fn changed(definition: protocol::Server, change: ServerChange) -> protocol::Serv
         imap: change.imap.unwrap_or(definition.imap),
         ca_file: change.ca_file.unwrap_or(definition.ca_file),
         login: change.login.map_or(definition.login, Into::into),
+        return_login: change.return_login.map_or(definition.return_login, |login| login.map(Into::into)),
         lmtp: change.lmtp.unwrap_or(definition.lmtp),
+        submission: change.submission.unwrap_or(definition.submission),
         manage: change.manage.map_or(definition.manage, |manage| manage.map(Into::into)),
         name: definition.name,
         role: definition.role,

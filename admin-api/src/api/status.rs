@@ -6,7 +6,7 @@ use axum::{Json, extract::State};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use understudy_database::{
-    run, server,
+    proof, run, server,
     status::{self, Lagging},
 };
 use utoipa::ToSchema;
@@ -29,6 +29,8 @@ const SHOWN_SERVERS: i64 = 100;
 const SHOWN_RUNS: i64 = 20;
 /// A wait shorter than this is how things are in normal times.
 const NOTABLE_LAG_SECONDS: f64 = 5.0;
+/// A recovery gateway that has not looked after its mailboxes for longer counts as stopped; it looks every few seconds.
+const RECOVERY_SILENCE_SECONDS: f64 = 60.0;
 
 pub(crate) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(status))
@@ -48,6 +50,11 @@ pub(crate) struct Status {
     runs: Runs,
     /// How many messages standbys do not hold as they are.
     set_aside: i64,
+    /// Mailboxes that have not proven themselves for a minute, by the place where they stopped: `source_gateway`, `link`, `primary`,
+    /// `shipping`, `standby`.
+    unproven: BTreeMap<String, i64>,
+    /// How long ago the recovery gateway last looked after the mailboxes; null before it ever did.
+    recovery_age_seconds: Option<f64>,
 }
 
 /// The connection between the gateways.
@@ -103,9 +110,28 @@ async fn status(State(api): State<Api>, caller: Caller) -> Result<Json<Status>> 
     let items = run::list(&api.pool, tenant, &open).await?.into_iter().map(Run::from).collect();
     let runs = Runs { open: run::count_open(&api.pool, tenant).await?, items };
     let set_aside = status::set_aside(&api.pool, Some(tenant)).await?;
-    let sentence = sentence(!servers.is_empty(), &mailboxes, &link, &lag, set_aside);
+    let unproven: BTreeMap<String, i64> = proof::places(&api.pool, Some(tenant.0)).await?.into_iter().collect();
+    let recovery_age_seconds = proof::unwatched_seconds(&api.pool).await?;
+    let sentence = match recovery_age_seconds.filter(|age| *age > RECOVERY_SILENCE_SECONDS) {
+        Some(age) if mailboxes.total > 0 => {
+            format!("The recovery gateway has been silent for {}: nothing is applied.", duration(age))
+        }
+        _ => sentence(!servers.is_empty(), &mailboxes, &link, &lag, set_aside, &unproven),
+    };
     let version = env!("CARGO_PKG_VERSION");
-    Ok(Json(Status { version, now: Utc::now(), sentence, servers, link, mailboxes, lag, runs, set_aside }))
+    Ok(Json(Status {
+        version,
+        now: Utc::now(),
+        sentence,
+        servers,
+        link,
+        mailboxes,
+        lag,
+        runs,
+        set_aside,
+        unproven,
+        recovery_age_seconds,
+    }))
 }
 
 fn link(link: status::Link) -> Link {
@@ -129,7 +155,14 @@ fn lagged(lagging: &[Lagging]) -> Lagged {
 }
 
 /// The worst thing first: what is worth a person's attention now.
-fn sentence(has_servers: bool, mailboxes: &Mailboxes, link: &Link, lag: &Lagged, set_aside: i64) -> String {
+fn sentence(
+    has_servers: bool,
+    mailboxes: &Mailboxes,
+    link: &Link,
+    lag: &Lagged,
+    set_aside: i64,
+    unproven: &BTreeMap<String, i64>,
+) -> String {
     let count = |state: MailboxState| mailboxes.by_state.get(state.as_str()).copied().unwrap_or(0);
     let total = mailboxes.total;
     if !has_servers {
@@ -151,6 +184,11 @@ fn sentence(has_servers: bool, mailboxes: &Mailboxes, link: &Link, lag: &Lagged,
     let held = count(MailboxState::Held);
     if held > 0 {
         return format!("{} held: many changes at once; say whether they are meant.", of(held, total));
+    }
+    let silent: i64 = unproven.values().sum();
+    if silent > 0 {
+        let places: Vec<String> = unproven.keys().map(|place| place.replace('_', " ")).collect();
+        return format!("{} unproven for a minute or more; it stopped at: {}.", of(silent, total), places.join(", "));
     }
     if lag.seconds >= NOTABLE_LAG_SECONDS && count(MailboxState::Seeding) == 0 {
         let waiting = plural(lag.transactions, "transaction waits", "transactions wait");

@@ -118,3 +118,22 @@ async fn streams_end_at_shutdown() {
     service.shutdown.cancel();
     while listener.frame().await.is_some() {}
 }
+
+#[tokio::test]
+async fn past_events_are_listed_newest_first_and_filtered() {
+    let service = Service::with_mailboxes().await;
+    service.post("/api/v1/mailboxes/ana@example.org/pause", json!({"reason": "lunch"})).await.expect(202);
+    let all = service.get("/api/v1/history").await.expect(200);
+    let numbers: Vec<i64> =
+        all.body["items"].as_array().unwrap().iter().map(|e| e["event_id"].as_i64().unwrap()).collect();
+    assert!(numbers.len() > 4 && numbers.is_sorted_by(|a, b| a > b), "{numbers:?}");
+    let ana = service.get("/api/v1/history?mailbox=ana@example.org&kind=paused").await.expect(200);
+    assert_eq!(ana.body["items"].as_array().unwrap().len(), 1);
+    assert_eq!(ana.body["items"][0]["address"], "ana@example.org");
+    // Page after page gives each event once.
+    let first = service.get("/api/v1/history?limit=2").await.expect(200);
+    let next = first.body["next"].as_str().unwrap();
+    let second = service.get(&format!("/api/v1/history?limit=2&after={next}")).await.expect(200);
+    assert_eq!(second.body["items"][0]["event_id"], numbers[2]);
+    service.get("/api/v1/history?mailbox=nobody@example.org").await.expect(404);
+}

@@ -34,9 +34,10 @@ async fn a_mailbox_is_shown_as_every_interface_shows_it() {
             "lag": {"transactions": 2, "seconds": null, "bytes": 1234},
             "progress": {"messages_done": 3, "messages_total": 3, "bytes_done": 900, "bytes_total": 900},
             "journal": {"captured": 7, "received": 6, "applied": 5},
-            "capability": "notify+qresync", "uid_continuity": false, "set_aside": 0,
+            "capability": "notify+qresync", "uid_continuity": false, "uid_continuity_lost": [], "set_aside": 0,
             "protected_at": "2026-01-02T03:04:05Z", "swept_at": null,
             "last_transaction_at": "2026-01-02T03:04:06Z", "last_verified_at": null,
+            "differences": null, "unproven": null,
             "detail": {"kind": "unreachable", "reason": "r", "remedy": "m"}
         })
     );
@@ -55,7 +56,7 @@ async fn the_first_state_that_applies_is_shown() {
     assert_eq!(state("update mailbox set standby_trouble = '{\"fault\": true}'").await, "faulted");
     assert_eq!(state("update mailbox set held = true").await, "held");
     assert_eq!(state("update mailbox set paused = true").await, "paused");
-    assert_eq!(state("update mailbox set phase = 'on_standby'").await, "on_standby");
+    assert_eq!(state("update mailbox set phase = 'on_standby'; update route set side = 'standby'").await, "on_standby");
     assert_eq!(service.get("/api/v1/mailboxes/ana@example.org").await.body["active_side"], "standby");
     assert_eq!(state("update mailbox set phase = 'switching_over'").await, "switching_over");
 }

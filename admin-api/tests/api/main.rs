@@ -3,11 +3,14 @@
 
 mod access;
 mod events;
+mod held;
 mod idempotency;
 mod mailboxes;
 mod openapi;
 mod protect;
+mod routes;
 mod runs;
 mod servers;
 mod service;
 mod status;
+mod switches;

@@ -15,3 +15,15 @@ fn the_document_is_the_one_in_the_repository() {
     let pinned = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(pinned == document, "the API changed; run with {PIN}=1 and look at the difference");
 }
+
+#[test]
+fn every_operation_has_a_name_of_its_own() {
+    let document = serde_json::to_value(understudy_admin_api::openapi()).unwrap();
+    let operations =
+        document["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values());
+    let mut names: Vec<&str> = operations.filter_map(|operation| operation["operationId"].as_str()).collect();
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), all, "{names:?}");
+}

@@ -16,7 +16,7 @@ async fn a_barrier_names_the_mailboxes_it_means() {
     assert_eq!(asked.body["request"]["timeout_seconds"], 5);
     assert_eq!(asked.body["request"]["mailbox_ids"].as_array().unwrap().len(), 1);
     let all = service.post("/api/v1/verifications", json!({"all": true, "deep": true})).await.expect(202);
-    assert_eq!(all.body["request"], json!({"all": true, "deep": true}));
+    assert_eq!(all.body["request"], json!({"all": true, "deep": true, "repair": false}));
     let many = json!({"addresses": ["ben@example.org", "ana@example.org", "ana@example.org"]});
     let many = service.post("/api/v1/barriers", many).await.expect(202);
     assert_eq!(many.body["request"]["mailbox_ids"].as_array().unwrap().len(), 2);

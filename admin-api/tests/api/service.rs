@@ -12,10 +12,13 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
-use understudy_admin_api::{Api, router};
+use understudy_admin_api::{Api, NginxConfig, router};
 use understudy_database::token;
 use understudy_protocol::TenantId;
 use uuid::Uuid;
+
+/// What nginx shows.
+pub(crate) const NGINX_KEY: &str = "nginx-secret";
 
 /// A running service; its database goes away with it.
 pub(crate) struct Service {
@@ -62,6 +65,8 @@ impl Service {
         understudy_database::migrate(&pool).await.unwrap();
         let shutdown = CancellationToken::new();
         let (api, hub) = Api::new(pool.clone(), None, shutdown.clone());
+        let nginx = NginxConfig { key: NGINX_KEY.into(), plaintext: false };
+        let api = api.with_nginx(Some(nginx));
         tokio::spawn(hub.run());
         let administrator = create_token(&pool, "first", "administrator").await;
         Self { router: router(api), pool, shutdown, administrator, database, server }

@@ -9,6 +9,7 @@ pub(crate) mod roles;
 pub(crate) mod run;
 pub(crate) mod server;
 pub(crate) mod status;
+pub(crate) mod switch;
 pub(crate) mod token;
 pub(crate) mod up;
 

@@ -4,6 +4,7 @@
 //! Keeps true: what is not understood is refused with its place; `Debug` of a [`Config`] shows no secret.
 
 mod environment;
+mod front_door;
 mod read;
 mod schema;
 mod server;
@@ -13,10 +14,15 @@ mod show;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use secrecy::SecretString;
+use understudy_database::front_door::Configured;
+use understudy_gateway_recovery::BrakeConfig;
 use understudy_protocol::server::Server;
+
+use crate::duration::parse_duration;
 
 pub(crate) use schema::nearest;
 pub(crate) use settings::Problem;
@@ -28,6 +34,8 @@ pub(crate) const SYSTEM_CONFIG: &str = "/etc/understudy/understudy.toml";
 
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const DEFAULT_RECOVERY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
+
+const DEFAULT_VERIFY: Duration = Duration::from_secs(24 * 3600);
 
 /// Everything a role needs to know before it starts.
 #[derive(Debug)]
@@ -47,8 +55,24 @@ pub(crate) struct Config {
     /// Capabilities that are not used even where a server offers them.
     pub(crate) capability_mask: Vec<String>,
     pub(crate) content_dir: PathBuf,
+    /// How much may be removed from a mailbox before a person is asked.
+    pub(crate) brake: BrakeConfig,
+    /// How often every mailbox is verified by itself; none for never.
+    pub(crate) verify_every: Option<Duration>,
     pub(crate) link_secret: LinkSecret,
     pub(crate) servers: Vec<Server>,
+    /// Front doors, domains and clients treated in their own way.
+    pub(crate) front_doors: Configured,
+    /// Where the copy of the routes is kept for Dovecot proxies on this machine.
+    pub(crate) routes_file: Option<PathBuf>,
+    /// Where the private cluster has a second socket, for front doors.
+    pub(crate) door_dir: Option<PathBuf>,
+    /// The password of the role `understudy_door`.
+    pub(crate) door_password_file: Option<PathBuf>,
+    /// The key that nginx shows when it asks for routes.
+    pub(crate) nginx_key_file: Option<PathBuf>,
+    /// nginx may speak to mail servers without TLS.
+    pub(crate) nginx_plaintext: bool,
     /// Settings that work, but not as one might think.
     pub(crate) notes: Vec<Problem>,
 }
@@ -132,10 +156,18 @@ impl Config {
             recovery_urls: settings.list("source.recovery_url").map(<[String]>::to_vec),
             capability_mask: settings.list("source.capability_mask").map(<[String]>::to_vec).unwrap_or_default(),
             content_dir: data_dir.join("content"),
+            brake: brake(settings),
+            verify_every: verify_every(settings),
             database: database_url(settings, "database.url"),
             source_database: database_url(settings, "database.source_url"),
             link_secret: link_secret(settings),
             servers: server::servers(settings),
+            front_doors: front_door::configured(settings),
+            routes_file: path(settings, "routes.file"),
+            door_dir: path(settings, "routes.database_socket"),
+            door_password_file: path(settings, "routes.database_password_file"),
+            nginx_key_file: path(settings, "nginx.key_file"),
+            nginx_plaintext: settings.flag("nginx.plaintext"),
             notes: notes(settings),
             data_dir,
             file,
@@ -165,6 +197,11 @@ impl Config {
             files.extend(server.login.password_file.clone());
             files.extend(server.manage.as_ref().map(|manage| manage.key_file.clone()));
         }
+        for door in &self.front_doors.doors {
+            files.extend(door.doveadm.as_ref().map(|(_, key_file)| PathBuf::from(key_file)));
+        }
+        files.extend(self.door_password_file.clone());
+        files.extend(self.nginx_key_file.clone());
         files.sort();
         files.dedup();
         files
@@ -214,6 +251,30 @@ fn database_url(settings: &mut Settings, key: &str) -> Option<DatabaseUrl> {
         (Some(url), None) => Some(DatabaseUrl::Written(url)),
         (None, Some(path)) => Some(DatabaseUrl::File(path)),
         (None, None) => None,
+    }
+}
+
+fn brake(settings: &Settings) -> BrakeConfig {
+    let mut brake = BrakeConfig::default();
+    match settings.text("brake.share") {
+        Some(settings::OFF) => brake.enabled = false,
+        Some(text) => brake.share = settings::share(text).unwrap_or(brake.share),
+        None => {}
+    }
+    if let Some(messages) = settings.text("brake.messages").and_then(|text| text.parse().ok()) {
+        brake.messages = messages;
+    }
+    if let Some(within) = settings.text("brake.within").and_then(|text| parse_duration(text).ok()) {
+        brake.within = within;
+    }
+    brake
+}
+
+fn verify_every(settings: &Settings) -> Option<Duration> {
+    match settings.text("verify.every") {
+        Some(settings::OFF) => None,
+        Some(text) => parse_duration(text).ok(),
+        None => Some(DEFAULT_VERIFY),
     }
 }
 

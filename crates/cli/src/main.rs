@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use commands::roles::{Alone, RoleArguments};
-use commands::{Context, completions, events, mailbox, preflight, roles, run, server, status, token, up};
+use commands::{Context, completions, events, mailbox, preflight, roles, run, server, status, switch, token, up};
 use failure::{Exit, Failure, Result};
 
 /// Mail continuity, one mailbox at a time: a live and exact copy of each protected mailbox on a standby server
@@ -60,6 +60,8 @@ enum Command {
     /// Protected mailboxes
     #[command(subcommand)]
     Mailbox(mailbox::MailboxCommand),
+    Switchover(switch::Switchover),
+    Switchback(switch::Switchback),
     Status(status::StatusCommand),
     Events(events::Events),
     /// Pieces of work that somebody asked for
@@ -125,6 +127,12 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Admin(_) => roles::run(Alone::Admin, &context).await,
         Command::Server(command) => server::run(command, &context).await.map_err(|no| no.cannot(command.act())),
         Command::Mailbox(command) => mailbox::run(command, &context).await.map_err(|no| no.cannot(command.act())),
+        Command::Switchover(command) => {
+            switch::over(command, &context).await.map_err(|no| no.cannot("start the switchover"))
+        }
+        Command::Switchback(command) => {
+            switch::back(command, &context).await.map_err(|no| no.cannot("start the switchback"))
+        }
         Command::Status(command) => status::run(command, &context).await.map_err(|no| no.cannot("show the status")),
         Command::Events(command) => events::run(command, &context).await.map_err(|no| no.cannot("follow the events")),
         Command::Run(command) => run::run(command, &context).await.map_err(|no| no.cannot(command.act())),

@@ -13,6 +13,6 @@ mod supervisor;
 pub(crate) use data_dir::{DataDir, create as create_data_dir};
 pub(crate) use database::{Database, cluster_config, cluster_failure};
 pub(crate) use listener::{Door, web_address};
-pub(crate) use secret::{LinkEnds, link_secret};
+pub(crate) use secret::{LinkEnds, first_line, link_secret};
 pub(crate) use signals::Signals;
 pub(crate) use supervisor::Roles;

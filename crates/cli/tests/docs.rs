@@ -82,9 +82,23 @@ fn every_key_of_the_reference_exists_and_none_is_missing() {
     // `config check` names the valid keys of a table when an unknown one is far from all of them.
     let dir = tempfile::tempdir().unwrap();
     let reference = fs::read_to_string(checkout().join("docs/operations.md")).unwrap();
-    let tables = ["database", "admin", "recovery", "source", "content", "smtp", "link", "server"];
+    let tables = [
+        "database",
+        "admin",
+        "recovery",
+        "source",
+        "content",
+        "smtp",
+        "link",
+        "routes",
+        "nginx",
+        "domain",
+        "front_door",
+        "server",
+    ];
     for table in tables {
-        let head = if table == "server" { "[[server]]".to_owned() } else { format!("[{table}]") };
+        let list = ["server", "domain", "front_door"].contains(&table);
+        let head = if list { format!("[[{table}]]") } else { format!("[{table}]") };
         fs::write(dir.path().join("understudy.toml"), format!("{head}\nzzzzzzzzzzzzzzzz = 1\n")).unwrap();
         let arguments = ["config", "check", "--config", "understudy.toml"].map(str::to_owned);
         let output = understudy(dir.path(), &arguments);
@@ -93,6 +107,17 @@ fn every_key_of_the_reference_exists_and_none_is_missing() {
         for key in listed.lines().next().unwrap().split(", ").map(str::trim) {
             assert!(reference.contains(key), "docs/operations.md does not name {key} of [{table}]");
         }
+    }
+}
+
+#[test]
+fn the_front_doors_shown_are_those_that_the_tests_run() {
+    let shown = fs::read_to_string(checkout().join("docs/front-doors.md")).unwrap();
+    let blocks: Vec<String> = blocks(&shown, "").into_iter().map(|(_, block)| block).collect();
+    for file in fs::read_dir(checkout().join("docs/front-doors")).unwrap() {
+        let path = file.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(blocks.contains(&text), "docs/front-doors.md does not show {} as it is", path.display());
     }
 }
 

@@ -52,7 +52,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("fsync", "on"),
     ("full_page_writes", "on"),
     ("synchronous_commit", "on"),
-    ("max_connections", "100"),
+    // The roles take half a hundred; a front door with its own connections may take as many again.
+    ("max_connections", "200"),
     ("shared_buffers", "64MB"),
     // Stays in the data directory, where a killed server leaves nothing behind for others.
     ("dynamic_shared_memory_type", "mmap"),
@@ -74,6 +75,17 @@ pub struct ClusterConfig {
     /// The socket; made if missing, and belongs to the cluster alone. A path too long for a socket is replaced by a short
     /// private one.
     pub run_dir: PathBuf,
+    /// A second socket, for front doors of other system users: they must show a password too. Made if missing; the folders
+    /// above it must let them pass.
+    pub door_dir: Option<PathBuf>,
+}
+
+impl ClusterConfig {
+    /// A cluster that nobody else reaches.
+    #[must_use]
+    pub fn private(dir: PathBuf, run_dir: PathBuf) -> Self {
+        Self { dir, run_dir, door_dir: None }
+    }
 }
 
 /// What can go wrong with the private cluster.
@@ -147,6 +159,7 @@ impl ClusterError {
 pub struct Cluster {
     files: Files,
     socket: SocketDir,
+    door_dir: Option<PathBuf>,
     account: Option<Account>,
     binaries: Binaries,
     password: String,
@@ -168,9 +181,13 @@ impl Cluster {
             initdb(&files, account.as_ref(), &binaries).await?;
         }
         let socket = SocketDir::open(&config.run_dir, &files, account.as_ref())?;
+        if let Some(dir) = &config.door_dir {
+            files::make_door_dir(dir, account.as_ref())?;
+        }
         let cluster = Self {
             files,
             socket,
+            door_dir: config.door_dir,
             account,
             binaries,
             password,
@@ -247,10 +264,17 @@ impl Cluster {
         let log = self.files.log()?;
         let mut command = command(&program, self.account.as_ref(), self.files.dir());
         command.arg("-D").arg(self.files.data()).stdin(Stdio::null());
-        command.arg("-k").arg(self.socket.path()).args(["-p", &PORT.to_string()]);
+        let mut sockets = self.socket.path().as_os_str().to_owned();
         for (name, value) in SETTINGS {
             command.arg("-c").arg(format!("{name}={value}"));
         }
+        if let Some(dir) = &self.door_dir {
+            sockets.push(",");
+            sockets.push(dir);
+            // The folder of the first socket stays closed to others.
+            command.args(["-c", "unix_socket_permissions=0777"]);
+        }
+        command.arg("-k").arg(sockets).args(["-p", &PORT.to_string()]);
         let log_twin = log.try_clone().map_err(|source| self.files.error("open", "postgres.log", source))?;
         command.stdout(log).stderr(log_twin).process_group(0);
         let child = command.spawn().map_err(|source| ClusterError::Spawn { program, source })?;

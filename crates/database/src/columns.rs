@@ -10,6 +10,7 @@ pub(crate) fn position(uid_validity: i64, mod_seq: i64, uid_next: i64) -> Result
         uid_validity: self::uid_validity(uid_validity)?,
         mod_seq: ModSeq(mod_seq.try_into().map_err(|e| Error::unreadable("MODSEQ", e))?),
         uid_next: uid(uid_next)?,
+        ..FolderPosition::default()
     })
 }
 

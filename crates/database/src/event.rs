@@ -105,6 +105,43 @@ pub async fn after(executor: impl PgExecutor<'_>, after: i64, limit: i64) -> Res
     Ok(events.fetch_all(executor).await?)
 }
 
+/// Which past events are asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Past<'a> {
+    pub mailbox: Option<MailboxId>,
+    pub run: Option<Uuid>,
+    pub kind: Option<&'a str>,
+    /// Only those before this number.
+    pub before: Option<i64>,
+    pub limit: i64,
+}
+
+/// A tenant's events, newest first.
+pub async fn past(executor: impl PgExecutor<'_>, tenant: TenantId, past: &Past<'_>) -> Result<Vec<Event>> {
+    let events = sqlx::query_as!(
+        Event,
+        r#"select e.event_id, e.tenant_id, e.kind, e.mailbox_id, m.address as "address?", p.name as "primary?", e.run_id,
+                  e.detail, e.created_at
+           from event e
+           left join mailbox m on m.mailbox_id = e.mailbox_id
+           left join server p on p.server_id = m.primary_server_id
+           where e.tenant_id = $1
+             and ($2::bigint is null or e.mailbox_id = $2)
+             and ($3::uuid is null or e.run_id = $3)
+             and ($4::text is null or e.kind = $4)
+             and ($5::bigint is null or e.event_id < $5)
+           order by e.event_id desc
+           limit $6"#,
+        tenant.0,
+        past.mailbox.map(|mailbox| mailbox.0),
+        past.run,
+        past.kind,
+        past.before,
+        past.limit
+    );
+    Ok(events.fetch_all(executor).await?)
+}
+
 /// Records one event for each of many mailboxes and wakes who listens once.
 pub async fn record_each(executor: impl PgExecutor<'_>, kind: &str, mailboxes: &[i64], detail: &Value) -> Result<()> {
     sqlx::query!(

@@ -42,7 +42,7 @@ pub async fn numbers(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Opti
 
 /// The numbers of a protected mailbox, which nobody else changes until this SQL transaction ends.
 pub async fn lock(db: &mut PgConnection, mailbox: MailboxId) -> Result<Option<Numbers>> {
-    sqlx::query!("select mailbox_id from mailbox where mailbox_id = $1 for update", mailbox.0)
+    sqlx::query!("select mailbox_id from mailbox where mailbox_id = $1 for no key update", mailbox.0)
         .fetch_optional(&mut *db)
         .await?;
     numbers(db, mailbox).await
@@ -77,6 +77,21 @@ pub async fn receive(db: &mut PgConnection, transaction: &Transaction, content_b
     Ok(())
 }
 
+/// Is this the transaction that was received under its number? One that is no longer kept is taken to be.
+pub async fn is_received(db: impl PgExecutor<'_>, transaction: &Transaction) -> Result<bool> {
+    let body = sqlx::query_scalar!(
+        "select body from transaction where mailbox_id = $1 and direction = $2 and seq = $3",
+        transaction.mailbox.0,
+        direction_column(transaction.direction),
+        transaction.seq.0,
+    )
+    .fetch_optional(db)
+    .await?;
+    let Some(body) = body else { return Ok(true) };
+    let received: Transaction = codec::decode(&body).map_err(|e| Error::unreadable("transaction", e))?;
+    Ok(received == *transaction)
+}
+
 fn direction_column(direction: Direction) -> &'static str {
     match direction {
         Direction::Outbound => "outbound",
@@ -88,7 +103,8 @@ fn direction_column(direction: Direction) -> &'static str {
 pub async fn behind(db: impl PgExecutor<'_>) -> Result<Vec<MailboxId>> {
     let rows = sqlx::query_scalar!(
         "select mailbox_id from mailbox
-         where applied_seq < received_seq and unprotected_at is null and not paused and not held"
+         where (applied_seq < received_seq or release_asked) and unprotected_at is null and not paused
+           and phase not in ('on_standby', 'switching_back')"
     )
     .fetch_all(db)
     .await?;
@@ -111,6 +127,8 @@ pub struct Target {
     /// The log-in on the standby.
     pub address: String,
     pub stopped: bool,
+    /// By the mass-change brake: adding goes on, removing waits.
+    pub held: bool,
     pub attempt: i32,
     pub applied: Seq,
 }
@@ -118,7 +136,8 @@ pub struct Target {
 /// Where a protected mailbox is mirrored to.
 pub async fn target(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Option<Target>> {
     let row = sqlx::query!(
-        r#"select m.tenant_id, m.standby_address, m.paused or m.held as "stopped!", m.attempt, m.applied_seq,
+        r#"select m.tenant_id, m.standby_address,
+                  m.paused or m.phase in ('on_standby', 'switching_back') as "stopped!", m.held, m.attempt, m.applied_seq,
                   s.definition as "definition: Json<Server>"
            from mailbox m join server s on s.server_id = m.standby_server_id
            where m.mailbox_id = $1 and m.unprotected_at is null"#,
@@ -132,6 +151,7 @@ pub async fn target(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Optio
         standby: row.definition.0,
         address: row.standby_address,
         stopped: row.stopped,
+        held: row.held,
         attempt: row.attempt,
         applied: Seq(row.applied_seq),
     }))
@@ -147,6 +167,34 @@ pub async fn next_received(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Resul
     .fetch_optional(db)
     .await?;
     body.map(|body| codec::decode(&body).map_err(|e| Error::unreadable("transaction", e))).transpose()
+}
+
+/// Transactions before this one, the newest first, at most `count`.
+pub async fn before(db: impl PgExecutor<'_>, mailbox: MailboxId, seq: Seq, count: i64) -> Result<Vec<Transaction>> {
+    let bodies = sqlx::query_scalar!(
+        "select body from transaction
+         where mailbox_id = $1 and direction = 'outbound' and seq < $2 order by seq desc limit $3",
+        mailbox.0,
+        seq.0,
+        count
+    )
+    .fetch_all(db)
+    .await?;
+    bodies.iter().map(|body| codec::decode(body).map_err(|e| Error::unreadable("transaction", e))).collect()
+}
+
+/// The transactions after `after`, `upto` included.
+pub async fn between(db: impl PgExecutor<'_>, mailbox: MailboxId, after: Seq, upto: Seq) -> Result<Vec<Transaction>> {
+    let bodies = sqlx::query_scalar!(
+        "select body from transaction
+         where mailbox_id = $1 and direction = 'outbound' and seq > $2 and seq <= $3 order by seq",
+        mailbox.0,
+        after.0,
+        upto.0,
+    )
+    .fetch_all(db)
+    .await?;
+    bodies.iter().map(|body| codec::decode(body).map_err(|e| Error::unreadable("transaction", e))).collect()
 }
 
 /// What was noted before messages were appended to the standby.
@@ -230,8 +278,16 @@ pub async fn standby_trouble(db: impl PgExecutor<'_>, mailbox: MailboxId, troubl
     Ok(changed.rows_affected() > 0)
 }
 
-/// Notes that both sides were compared and found equal.
-pub async fn verified(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<()> {
-    sqlx::query!("update mailbox set last_verified_at = now() where mailbox_id = $1", mailbox.0).execute(db).await?;
+/// Notes that both sides were compared, and how many differences were found.
+pub async fn verified(db: impl PgExecutor<'_>, mailbox: MailboxId, differences: u64) -> Result<()> {
+    sqlx::query!(
+        "update mailbox set differences = $2::bigint,
+             last_verified_at = case when $2::bigint = 0 then now() else last_verified_at end
+         where mailbox_id = $1",
+        mailbox.0,
+        columns::size(differences)
+    )
+    .execute(db)
+    .await?;
     Ok(())
 }

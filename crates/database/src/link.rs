@@ -1,9 +1,11 @@
 //! What the source gateway is told, and when it was last heard of.
 
+use std::time::Duration;
+
 use sqlx::{PgConnection, PgExecutor, types::Json};
 use understudy_protocol::{
-    Epoch, MailboxId, Seq, TenantId,
-    messages::{Assignment, MailboxReport},
+    Epoch, FolderId, FolderPath, MailboxId, Seq, TenantId,
+    messages::{Assignment, Hello, MailboxReport, Unreadable},
     server::Server,
 };
 use uuid::Uuid;
@@ -40,10 +42,12 @@ pub async fn primaries(db: impl PgExecutor<'_>) -> Result<Vec<Server>> {
 /// Every protected mailbox, as the source gateway must know it.
 pub async fn assignments(db: impl PgExecutor<'_>) -> Result<Vec<Assignment>> {
     let rows = sqlx::query!(
-        "select m.mailbox_id, m.tenant_id, m.address, s.name as server, m.epoch, m.paused, m.attempt, m.received_seq,
-                m.applied_seq
-         from mailbox m join server s on s.server_id = m.primary_server_id
-         where m.unprotected_at is null order by m.mailbox_id"
+        r#"select m.mailbox_id, m.tenant_id, m.address, s.name as server, m.epoch,
+                  -- Where the user works on the standby, the primary is read by whoever brings the user home.
+                  m.paused or m.phase in ('on_standby', 'switching_back') as "paused!", m.attempt, m.received_seq,
+                  m.applied_seq
+           from mailbox m join server s on s.server_id = m.primary_server_id
+           where m.unprotected_at is null order by m.mailbox_id"#
     )
     .fetch_all(db)
     .await?;
@@ -63,12 +67,111 @@ pub async fn assignments(db: impl PgExecutor<'_>) -> Result<Vec<Assignment>> {
         .collect())
 }
 
-/// Notes that the source gateway introduced itself; a later one takes over from an earlier one.
-pub async fn greeted(db: impl PgExecutor<'_>, gateway: Uuid, product_version: &str) -> Result<()> {
+/// What came of a greeting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Greeted {
+    Welcome,
+    /// Another one was heard of this many seconds ago. `news`: this one was not turned away lately already.
+    Refused {
+        heard_ago: i64,
+        news: bool,
+    },
+}
+
+/// A source gateway introduces itself. A later life of the same installation takes over at once; another installation,
+/// or an earlier life, only after the one listened to has been silent for so long. One that does not name its
+/// installation is taken at its word.
+pub async fn greeted(db: impl PgExecutor<'_>, hello: &Hello, silence: Duration) -> Result<Greeted> {
+    let row = sqlx::query!(
+        r#"with before as (
+               select coalesce(not $2::uuid = '00000000-0000-0000-0000-000000000000'
+                                   and heard_at > now() - make_interval(secs => $4::float8)
+                                   and (installation <> $2 or gateway > $1), false) as taken,
+                      coalesce(extract(epoch from now() - heard_at)::bigint, 0) as heard_ago,
+                      refused_installation is distinct from $2
+                          or coalesce(refused_at < now() - interval '1 hour', true) as news
+               from link where link_id = 1 for update)
+           update link set
+               gateway = case when taken then gateway else $1 end,
+               installation = case when taken then installation else $2 end,
+               product_version = case when taken then product_version else $3 end,
+               hello_at = case when taken then hello_at else now() end,
+               heard_at = case when taken then heard_at else now() end,
+               refused_installation = case when taken then $2 when refused_installation = $2 then null
+                                           else refused_installation end,
+               refused_at = case when taken and news then now() when refused_installation = $2 and not taken then null
+                                 else refused_at end
+           from before where link_id = 1
+           returning taken as "taken!", heard_ago as "heard_ago!", news as "news!""#,
+        hello.gateway,
+        hello.installation,
+        hello.product_version,
+        silence.as_secs_f64(),
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(if row.taken { Greeted::Refused { heard_ago: row.heard_ago, news: row.news } } else { Greeted::Welcome })
+}
+
+/// Is this the process life of a source gateway that is listened to?
+pub async fn is_current(db: impl PgExecutor<'_>, gateway: Uuid) -> Result<bool> {
+    let current = sqlx::query_scalar!("select gateway from link where link_id = 1").fetch_one(db).await?;
+    Ok(current == Some(gateway))
+}
+
+/// The messages that a primary could not give when it was last asked.
+pub async fn unreadable_of(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Vec<Unreadable>> {
+    let rows = sqlx::query!(
+        r#"select folder_id, path as "path: Json<FolderPath>", uid, size, reason from mailbox_unreadable
+           where mailbox_id = $1 order by folder_id, uid"#,
+        mailbox.0,
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Unreadable {
+                folder: FolderId(row.folder_id),
+                path: row.path.0,
+                uid: columns::uid(row.uid)?,
+                size: row.size.unsigned_abs(),
+                reason: row.reason,
+            })
+        })
+        .collect()
+}
+
+/// Replaces what is known of the messages that a primary cannot give.
+pub async fn unreadable(db: &mut PgConnection, mailbox: MailboxId, messages: &[Unreadable]) -> Result<()> {
+    let folders: Vec<i32> = messages.iter().map(|message| message.folder.0).collect();
+    let paths: Vec<Json<&FolderPath>> = messages.iter().map(|message| Json(&message.path)).collect();
+    let uids: Vec<i64> = messages.iter().map(|message| i64::from(message.uid.0)).collect();
+    let sizes: Vec<i64> = messages.iter().map(|message| columns::size(message.size)).collect();
+    let reasons: Vec<String> = messages.iter().map(|message| message.reason.clone()).collect();
     sqlx::query!(
-        "update link set gateway = $1, product_version = $2, hello_at = now(), heard_at = now() where link_id = 1",
-        gateway,
-        product_version,
+        "delete from mailbox_unreadable u
+         where u.mailbox_id = $1 and not exists (
+             select from unnest($2::int[], $3::bigint[]) as m (folder_id, uid)
+             where m.folder_id = u.folder_id and m.uid = u.uid)",
+        mailbox.0,
+        &folders,
+        &uids,
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query!(
+        "insert into mailbox_unreadable (mailbox_id, folder_id, path, uid, size, reason)
+         select $1, m.folder_id, m.path, m.uid, m.size, m.reason
+         from unnest($2::int[], $3::jsonb[], $4::bigint[], $5::bigint[], $6::text[])
+              as m (folder_id, path, uid, size, reason)
+         on conflict (mailbox_id, folder_id, uid) do update
+             set path = excluded.path, size = excluded.size, reason = excluded.reason",
+        mailbox.0,
+        &folders,
+        &paths as &[Json<&FolderPath>],
+        &uids,
+        &sizes,
+        &reasons,
     )
     .execute(db)
     .await?;

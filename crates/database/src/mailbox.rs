@@ -24,6 +24,8 @@ pub struct Mailbox {
     pub policy: String,
     pub group: String,
     pub state: String,
+    /// `primary` or `standby`: where its user works.
+    pub active_side: String,
     pub phase: String,
     pub paused: bool,
     pub held: bool,
@@ -40,10 +42,17 @@ pub struct Mailbox {
     pub bytes_total: i64,
     pub capability: String,
     pub uid_continuity: bool,
+    /// Folders that lost it: a list of {path, reason}.
+    pub continuity_lost: Value,
     pub set_aside: i64,
     pub swept_at: Option<DateTime<Utc>>,
     pub last_transaction_at: Option<DateTime<Utc>>,
     pub last_verified_at: Option<DateTime<Utc>>,
+    /// Found by the last verification; none before the first.
+    pub differences: Option<i64>,
+    pub held_at: Option<DateTime<Utc>>,
+    /// Where the pipeline has not proven itself: {kind, place, reason, remedy, since}.
+    pub unproven: Option<Value>,
     pub created_at: DateTime<Utc>,
     /// A `protocol::messages::Trouble`.
     pub trouble: Option<Value>,
@@ -111,8 +120,9 @@ macro_rules! select_mailboxes {
         sqlx::query_as!(
             Mailbox,
             r#"with page as (
-                   select m.*, p.name as primary_name, s.name as standby_name
+                   select m.*, p.name as primary_name, s.name as standby_name, r.side as active_side
                    from mailbox m
+                   join route r using (mailbox_id)
                    join server p on p.server_id = m.primary_server_id
                    join server s on s.server_id = m.standby_server_id
                    where m.unprotected_at is null and "# + $filter + r#"
@@ -121,7 +131,7 @@ macro_rules! select_mailboxes {
                       m.primary_server_id as "primary_server_id!", m.primary_name as "primary!",
                       m.standby_server_id as "standby_server_id!", m.standby_name as "standby!",
                       m.standby_address as "standby_address!", m.policy as "policy!", m.group_name as "group!",
-                      m.state as "state!", m.phase as "phase!", m.paused as "paused!", m.held as "held!",
+                      m.state as "state!", m.active_side as "active_side!", m.phase as "phase!", m.paused as "paused!", m.held as "held!",
                       m.attempt as "attempt!", m.epoch as "epoch!",
                       -- Captured, not received: how long ago is not known here, but at least since the report that told it.
                       case when m.captured_seq > m.applied_seq then coalesce(
@@ -133,12 +143,20 @@ macro_rules! select_mailboxes {
                       m.messages_total as "messages_total!", m.bytes_done as "bytes_done!",
                       m.bytes_total as "bytes_total!", m.capability as "capability!",
                       m.uid_continuity as "uid_continuity!",
+                      (select coalesce(jsonb_agg(jsonb_build_object('path', f.path, 'reason', f.continuity_reason)
+                                                 order by f.folder_id), '[]')
+                       from mirror_folder f
+                       where f.mailbox_id = m.mailbox_id and f.continuity in ('lost', 'swapping'))
+                          as "continuity_lost!",
                       (select count(*) from mirror_message a
-                       where a.mailbox_id = m.mailbox_id and a.set_aside is not null) as "set_aside!",
+                       where a.mailbox_id = m.mailbox_id and a.set_aside is not null)
+                      + (select count(*) from mailbox_unreadable u where u.mailbox_id = m.mailbox_id) as "set_aside!",
                       m.swept_at, m.last_transaction_at, m.last_verified_at, m.created_at as "created_at!",
-                      case when coalesce((m.standby_trouble ->> 'fault')::boolean, false)
+                      m.differences, m.held_at, m.unproven,
+                      case when m.held then m.held_detail
+                      when coalesce((m.standby_trouble ->> 'fault')::boolean, false)
                             and not coalesce((m.source_trouble ->> 'fault')::boolean, false) then m.standby_trouble
-                      else coalesce(m.source_trouble, m.standby_trouble) end as trouble
+                      else coalesce(m.source_trouble, m.standby_trouble, m.unproven) end as trouble
                from page m
                cross join link
                cross join lateral (
@@ -334,7 +352,8 @@ pub async fn unprotect(db: &mut PgConnection, mailbox: MailboxId, by: &str) -> R
     Ok(at)
 }
 
-/// The messages of a mailbox that the standby does not hold as they are, after folder and UID `after`.
+/// The messages of a mailbox that the standby does not hold as they are, after folder and UID `after`: it refused or
+/// altered them, or the primary could not give them.
 pub async fn set_aside(
     executor: impl PgExecutor<'_>,
     mailbox: MailboxId,
@@ -343,11 +362,15 @@ pub async fn set_aside(
 ) -> Result<Vec<SetAside>> {
     let (after_folder, after_uid) = after.unzip();
     let rows = sqlx::query!(
-        r#"select a.folder_id, f.path as "path: Json<FolderPath>", a.uid, a.size,
-                  a.set_aside as "kind!", a.set_aside_reason as reason
-           from mirror_message a join mirror_folder f using (mailbox_id, folder_id)
-           where a.mailbox_id = $1 and a.set_aside is not null
-             and ($2::int is null or (a.folder_id, a.uid) > ($2, $3::bigint))
+        r#"select a.folder_id as "folder_id!", a.path as "path!: Json<FolderPath>", a.uid as "uid!", a.size as "size!",
+                  a.kind as "kind!", a.reason as "reason!"
+           from (select m.folder_id, f.path, m.uid, m.size, m.set_aside as kind, m.set_aside_reason as reason
+                 from mirror_message m join mirror_folder f using (mailbox_id, folder_id)
+                 where m.mailbox_id = $1 and m.set_aside is not null
+                 union all
+                 select u.folder_id, u.path, u.uid, u.size, 'unreadable', u.reason
+                 from mailbox_unreadable u where u.mailbox_id = $1) as a
+           where $2::int is null or (a.folder_id, a.uid) > ($2, $3::bigint)
            order by a.folder_id, a.uid
            limit $4"#,
         mailbox.0,

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use sqlx::{PgConnection, PgExecutor, types::Json};
 use understudy_protocol::{
-    ContentRef, Digest, FolderId, FolderPath, FolderPosition, MailboxId, Uid, UidSet, UidValidity,
+    ContentRef, Digest, FolderId, FolderPath, FolderPosition, MailboxId, ModSeq, Uid, UidSet, UidValidity,
 };
 
 use crate::{
     Result,
     columns::{self, content_ref, flags_text, position, uid, uid_validity},
+    continuity::{self, Continuity},
 };
 
 /// A folder of the mirror.
@@ -27,6 +28,9 @@ pub struct MirrorFolder {
     pub standby_uid_validity: UidValidity,
     /// Every message we put there has a lower UID.
     pub standby_uid_next: Uid,
+    /// HIGHESTMODSEQ there is at least this; 0 where nobody looks after it.
+    pub standby_mod_seq: ModSeq,
+    pub continuity: Continuity,
 }
 
 /// A message of the mirror: one row of the UID map.
@@ -74,13 +78,16 @@ pub struct Effects {
     pub adopted: Vec<(FolderId, Uid)>,
     /// Strays found.
     pub strays: Vec<Stray>,
+    /// Folders that gained or lost their UID continuity.
+    pub continuity: Vec<FolderId>,
 }
 
 /// Every folder of a mailbox's mirror.
 pub async fn folders(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Vec<MirrorFolder>> {
     let rows = sqlx::query!(
         r#"select folder_id, path as "path: Json<FolderPath>", uid_validity, special_use, selectable, position_mod_seq,
-                  position_uid_next, standby_name, standby_uid_validity, standby_uid_next
+                  position_uid_next, standby_name, standby_uid_validity, standby_uid_next, standby_mod_seq, continuity,
+                  continuity_reason
            from mirror_folder where mailbox_id = $1 order by folder_id"#,
         mailbox.0,
     )
@@ -97,6 +104,8 @@ pub async fn folders(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Vec<
                 standby_name: row.standby_name,
                 standby_uid_validity: uid_validity(row.standby_uid_validity)?,
                 standby_uid_next: uid(row.standby_uid_next)?,
+                standby_mod_seq: ModSeq(row.standby_mod_seq.unsigned_abs()),
+                continuity: Continuity::from_columns(&row.continuity, row.continuity_reason),
             })
         })
         .collect()
@@ -169,6 +178,68 @@ pub async fn messages(
         .collect()
 }
 
+/// Messages of one folder after one UID through another, ascending.
+pub async fn between(
+    db: impl PgExecutor<'_>,
+    mailbox: MailboxId,
+    folder: FolderId,
+    after: Uid,
+    through: Uid,
+) -> Result<Vec<MirrorMessage>> {
+    let rows = sqlx::query!(
+        "select folder_id, uid, standby_uid, digest, size, flags, internal_date, set_aside, set_aside_reason
+         from mirror_message where mailbox_id = $1 and folder_id = $2 and uid > $3 and uid <= $4 order by uid",
+        mailbox.0,
+        folder.0,
+        i64::from(after.0),
+        i64::from(through.0),
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(MirrorMessage {
+                folder: FolderId(row.folder_id),
+                uid: uid(row.uid)?,
+                standby_uid: row.standby_uid.map(uid).transpose()?,
+                content: content_ref(&row.digest, row.size)?,
+                flags: row.flags,
+                internal_date: row.internal_date,
+                set_aside: set_aside(row.set_aside, row.set_aside_reason),
+            })
+        })
+        .collect()
+}
+
+/// Every standby UID that the mirror wants in one folder.
+pub async fn standby_uids_of(db: impl PgExecutor<'_>, mailbox: MailboxId, folder: FolderId) -> Result<UidSet> {
+    let rows = sqlx::query_scalar!(
+        r#"select standby_uid as "standby_uid!" from mirror_message
+           where mailbox_id = $1 and folder_id = $2 and standby_uid is not null order by standby_uid"#,
+        mailbox.0,
+        folder.0,
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(uid).collect()
+}
+
+/// These strays are gone.
+pub async fn forget_strays(db: impl PgExecutor<'_>, mailbox: MailboxId, folder: FolderId, uids: &UidSet) -> Result<()> {
+    let (low, high) = columns::ranges(uids);
+    sqlx::query!(
+        "delete from mirror_stray s using unnest($3::bigint[], $4::bigint[]) as r (low, high)
+         where s.mailbox_id = $1 and s.folder_id = $2 and s.standby_uid between r.low and r.high",
+        mailbox.0,
+        folder.0,
+        &low,
+        &high,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// Messages the standby refused, in the order in which they came; at most `count`.
 pub async fn refused(db: impl PgExecutor<'_>, mailbox: MailboxId, count: i64) -> Result<Vec<MirrorMessage>> {
     let rows = sqlx::query!(
@@ -198,7 +269,8 @@ pub async fn refused(db: impl PgExecutor<'_>, mailbox: MailboxId, count: i64) ->
 pub async fn mailboxes_with_refused(db: impl PgExecutor<'_>) -> Result<Vec<MailboxId>> {
     let rows = sqlx::query_scalar!(
         "select distinct m.mailbox_id from mirror_message m join mailbox b on b.mailbox_id = m.mailbox_id
-         where m.set_aside = 'refused' and b.unprotected_at is null and not b.paused and not b.held"
+         where m.set_aside = 'refused' and b.unprotected_at is null and not b.paused
+           and b.phase not in ('on_standby', 'switching_back')"
     )
     .fetch_all(db)
     .await?;
@@ -308,19 +380,24 @@ pub async fn record(db: &mut PgConnection, mailbox: MailboxId, effects: &Effects
     for (path, subscribed) in &effects.subscriptions {
         set_subscription(&mut *db, mailbox, path, *subscribed).await?;
     }
+    if !effects.continuity.is_empty() || !deleted.is_empty() {
+        continuity::refresh(&mut *db, mailbox).await?;
+    }
     Ok(())
 }
 
 async fn put_folder(db: &mut PgConnection, mailbox: MailboxId, folder: &MirrorFolder) -> Result<()> {
     sqlx::query!(
         "insert into mirror_folder (mailbox_id, folder_id, path, uid_validity, special_use, selectable, position_mod_seq,
-                                    position_uid_next, standby_name, standby_uid_validity, standby_uid_next)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                                    position_uid_next, standby_name, standby_uid_validity, standby_uid_next,
+                                    standby_mod_seq, continuity, continuity_reason)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
          on conflict (mailbox_id, folder_id) do update set path = excluded.path, uid_validity = excluded.uid_validity,
              special_use = excluded.special_use, selectable = excluded.selectable,
              position_mod_seq = excluded.position_mod_seq, position_uid_next = excluded.position_uid_next,
              standby_name = excluded.standby_name, standby_uid_validity = excluded.standby_uid_validity,
-             standby_uid_next = excluded.standby_uid_next",
+             standby_uid_next = excluded.standby_uid_next, standby_mod_seq = excluded.standby_mod_seq,
+             continuity = excluded.continuity, continuity_reason = excluded.continuity_reason",
         mailbox.0,
         folder.folder.0,
         Json(&folder.path) as Json<&FolderPath>,
@@ -332,6 +409,9 @@ async fn put_folder(db: &mut PgConnection, mailbox: MailboxId, folder: &MirrorFo
         folder.standby_name,
         i64::from(folder.standby_uid_validity.0),
         i64::from(folder.standby_uid_next.0),
+        columns::mod_seq(folder.standby_mod_seq),
+        folder.continuity.column(),
+        folder.continuity.reason(),
     )
     .execute(db)
     .await?;

@@ -250,6 +250,10 @@ pub async fn begin_step(
     mailbox: Option<MailboxId>,
 ) -> Result<i32> {
     let mut transaction = connection.begin().await?;
+    // Steps of several mailboxes begin at once; each gets a number of its own.
+    sqlx::query!("select run_id from run where run_id = $1 for no key update", run_id)
+        .fetch_optional(&mut *transaction)
+        .await?;
     let position = sqlx::query_scalar!(
         "insert into run_step (run_id, position, name, mailbox_id)
          select $1, coalesce(max(position), 0) + 1, $2, $3 from run_step where run_id = $1
@@ -290,17 +294,24 @@ pub async fn end_step(connection: &mut PgConnection, run_id: Uuid, position: i32
 pub async fn finish(connection: &mut PgConnection, run_id: Uuid, ended: Ended, result: &Value) -> Result<()> {
     let mut transaction = connection.begin().await?;
     let finished = sqlx::query!(
-        "update run set state = $2, result = $3, ended_at = now(), started_at = coalesce(started_at, now())
+        // Who was told that it would be cancelled is not told that it was done after all; a change of side, which cannot be left in
+        // the middle, says itself how it ended.
+        "update run set
+             state = case when cancel_requested and kind not in ('switchover', 'switchback') then 'cancelled' else $2 end,
+             result = case when cancel_requested and kind not in ('switchover', 'switchback') then $4::jsonb
+                 else $3::jsonb end,
+             ended_at = now(), started_at = coalesce(started_at, now())
          where run_id = $1 and ended_at is null
-         returning kind, mailbox_id",
+         returning kind, mailbox_id, state",
         run_id,
         ended.as_str(),
-        result
+        result,
+        json!({ "reason": "cancelled by a person", "remedy": "" })
     )
     .fetch_optional(&mut *transaction)
     .await?;
     if let Some(run) = finished {
-        record_state(&mut transaction, run_id, &run.kind, run.mailbox_id.map(MailboxId), ended.as_str()).await?;
+        record_state(&mut transaction, run_id, &run.kind, run.mailbox_id.map(MailboxId), &run.state).await?;
     }
     transaction.commit().await?;
     Ok(())

@@ -51,6 +51,16 @@ pub struct SourceMessage {
     pub flags: Vec<String>,
 }
 
+/// A message that the primary lists and could not give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadableMessage {
+    pub folder: FolderId,
+    pub uid: Uid,
+    /// 0 while unknown.
+    pub size: u64,
+    pub reason: String,
+}
+
 /// Where the contents of a captured transaction lie until the recovery site has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Spooled {
@@ -98,7 +108,7 @@ pub struct Waiting {
     pub spooled: Spooled,
 }
 
-/// The mailbox's journal, made when it is not there yet.
+/// The mailbox's journal, made with `epoch` when it is not there yet. One that is there keeps its own.
 pub async fn open(
     db: impl PgExecutor<'_>,
     mailbox: MailboxId,
@@ -107,7 +117,7 @@ pub async fn open(
 ) -> Result<SourceMailbox> {
     let row = sqlx::query!(
         "insert into source_mailbox (mailbox_id, tenant_id, epoch) values ($1, $2, $3)
-         on conflict (mailbox_id) do update set epoch = excluded.epoch
+         on conflict (mailbox_id) do update set epoch = source_mailbox.epoch
          returning epoch, captured_seq, received_seq, next_folder_id, seeded",
         mailbox.0,
         tenant.0,
@@ -553,4 +563,107 @@ pub async fn rebuild_messages(
     let put = put_messages(&mut *db, mailbox, &messages).await?;
     let gained = Gained { messages: columns::size(put.len() as u64), bytes: put.iter().map(|(_, bytes)| bytes).sum() };
     add_to_count(db, mailbox, folder, gained).await
+}
+
+/// The messages of a mailbox that the primary could not give.
+pub async fn unreadable(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Vec<UnreadableMessage>> {
+    let rows = sqlx::query!(
+        "select folder_id, uid, size, reason from source_unreadable where mailbox_id = $1 order by folder_id, uid",
+        mailbox.0,
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(UnreadableMessage {
+                folder: FolderId(row.folder_id),
+                uid: uid(row.uid)?,
+                size: row.size.unsigned_abs(),
+                reason: row.reason,
+            })
+        })
+        .collect()
+}
+
+/// Notes messages that the primary could not give. Belongs before anything that moves a position past them.
+pub async fn note_unreadable(
+    db: impl PgExecutor<'_>,
+    mailbox: MailboxId,
+    messages: &[UnreadableMessage],
+) -> Result<()> {
+    let folders: Vec<i32> = messages.iter().map(|message| message.folder.0).collect();
+    let uids: Vec<i64> = messages.iter().map(|message| i64::from(message.uid.0)).collect();
+    let sizes: Vec<i64> = messages.iter().map(|message| columns::size(message.size)).collect();
+    let reasons: Vec<String> = messages.iter().map(|message| message.reason.clone()).collect();
+    sqlx::query!(
+        "insert into source_unreadable (mailbox_id, folder_id, uid, size, reason)
+         select $1, m.folder_id, m.uid, m.size, m.reason
+         from unnest($2::int[], $3::bigint[], $4::bigint[], $5::text[]) as m (folder_id, uid, size, reason)
+         on conflict (mailbox_id, folder_id, uid) do update set size = excluded.size, reason = excluded.reason",
+        mailbox.0,
+        &folders,
+        &uids,
+        &sizes,
+        &reasons,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// These messages of a folder have been read since, or are gone.
+pub async fn forget_unreadable(
+    db: impl PgExecutor<'_>,
+    mailbox: MailboxId,
+    folder: FolderId,
+    uids: &[Uid],
+) -> Result<()> {
+    let uids: Vec<i64> = uids.iter().map(|uid| i64::from(uid.0)).collect();
+    sqlx::query!(
+        "delete from source_unreadable as m using unnest($3::bigint[]) as gone (uid)
+         where m.mailbox_id = $1 and m.folder_id = $2 and m.uid = gone.uid",
+        mailbox.0,
+        folder.0,
+        &uids,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Gives up a journal that is not the one the recovery site received: what waits is dropped, and the journal stands
+/// before everything received, so that it is rebuilt when it is opened next.
+pub async fn distrust(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<()> {
+    sqlx::query!("update source_mailbox set captured_seq = 0, received_seq = 0 where mailbox_id = $1", mailbox.0)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Forgets that messages were captured: the next look finds them new.
+pub async fn forget_messages(
+    db: &mut PgConnection,
+    mailbox: MailboxId,
+    path: &FolderPath,
+    uids: &UidSet,
+) -> Result<()> {
+    let (low, high) = columns::ranges(uids);
+    sqlx::query!(
+        r#"with gone as (
+               delete from source_message m
+               using source_folder f, unnest($3::bigint[], $4::bigint[]) as r (low, high)
+               where f.mailbox_id = $1 and f.path = $2 and m.mailbox_id = $1 and m.folder_id = f.folder_id
+                 and m.uid between r.low and r.high
+               returning m.folder_id, m.size
+           ), counted as (select folder_id, count(*) as messages, sum(size)::bigint as bytes from gone group by folder_id)
+           update source_folder f set messages = f.messages - counted.messages, bytes = f.bytes - counted.bytes
+           from counted where f.mailbox_id = $1 and f.folder_id = counted.folder_id"#,
+        mailbox.0,
+        Json(path) as Json<&FolderPath>,
+        &low,
+        &high,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }

@@ -25,7 +25,7 @@ fn temp_dir() -> TempDir {
 }
 
 fn config(dir: &Path) -> ClusterConfig {
-    ClusterConfig { dir: dir.join("postgres"), run_dir: dir.join("run") }
+    ClusterConfig::private(dir.join("postgres"), dir.join("run"))
 }
 
 async fn start(dir: &Path) -> Cluster {
@@ -190,7 +190,7 @@ async fn an_interrupted_first_start_is_begun_again() {
 async fn a_path_too_long_for_a_socket_gets_a_short_one_that_is_removed_again() {
     let dir = temp_dir();
     let run_dir = dir.path().join("long".repeat(30));
-    let cluster = Cluster::start(ClusterConfig { run_dir, dir: dir.path().join("postgres") }).await.unwrap();
+    let cluster = Cluster::start(ClusterConfig::private(dir.path().join("postgres"), run_dir)).await.unwrap();
     write(&cluster, "works").await;
     let short = fs::read_to_string(dir.path().join("postgres/socket_dir")).unwrap();
     assert_eq!(fs::metadata(&short).unwrap().permissions().mode() & 0o777, 0o700);

@@ -6,7 +6,7 @@
 
 use std::{future::Future, io};
 
-use chrono::{DateTime, NaiveDate, TimeZone, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, TimeZone, Utc};
 use understudy_protocol::{Uid, UidValidity};
 
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     conversation::Outcome,
     fetch::SYSTEM_FLAGS,
     line::{Line, expand},
+    naming::is_cyrus,
     response::{Status, Untagged},
     token::number,
 };
@@ -105,6 +106,8 @@ impl Session {
         content: &mut C,
     ) -> Result<Outcome> {
         let (plus, minus) = (self.offers("LITERAL+"), self.offers("LITERAL-"));
+        // Cyrus takes the very first second of 1970 for "now" (measured on 3.6.1).
+        let earliest = DateTime::<Utc>::UNIX_EPOCH + TimeDelta::seconds(self.software().is_some_and(is_cyrus).into());
         let conversation = &mut self.conversation;
         conversation.begin()?;
         let tag = conversation.next_tag();
@@ -127,7 +130,7 @@ impl Session {
         for index in batch {
             let message = &messages[index];
             let unasked_literal = plus || (minus && message.size <= LITERAL_MINUS_BYTES);
-            buffer.filled.extend_from_slice(arguments(message, unasked_literal).as_bytes());
+            buffer.filled.extend_from_slice(arguments(message, unasked_literal, earliest).as_bytes());
             if !unasked_literal {
                 conversation.write(&buffer.filled).await?;
                 buffer.clear();
@@ -207,7 +210,7 @@ fn refused(code: Option<crate::Code>, text: String, done: usize) -> Error {
 }
 
 /// ` (\Seen) "17-Jul-1996 02:44:25 -0700" {1234+}` and a line end.
-fn arguments(message: &Append, unasked: bool) -> String {
+fn arguments(message: &Append, unasked: bool, earliest: DateTime<Utc>) -> String {
     let mut flags: Vec<&str> = Vec::new();
     for &system in &SYSTEM_FLAGS {
         if message.flags.iter().any(|flag| flag.eq_ignore_ascii_case(system)) {
@@ -215,7 +218,12 @@ fn arguments(message: &Append, unasked: bool) -> String {
         }
     }
     let plus = if unasked { "+" } else { "" };
-    format!(" ({}) \"{}\" {{{}{plus}}}\r\n", flags.join(" "), writable_date(&message.internal_date), message.size)
+    format!(
+        " ({}) \"{}\" {{{}{plus}}}\r\n",
+        flags.join(" "),
+        writable_date(&message.internal_date, earliest),
+        message.size
+    )
 }
 
 /// The UIDVALIDITY and UIDs of `[APPENDUID 38505 3955:3957]` (RFC 4315 §3), if there is one for each of `count`.
@@ -228,9 +236,8 @@ fn append_uids(outcome: &Outcome, count: usize) -> Option<(UidValidity, Vec<Uid>
 }
 
 /// `date` in the one form every server reads, at an instant that servers can keep: they count seconds from 1970, some
-/// in 32 bits with a sign. What cannot be read at all goes as the beginning of 1970.
-fn writable_date(date: &str) -> String {
-    let earliest = DateTime::<Utc>::UNIX_EPOCH;
+/// in 32 bits with a sign. What cannot be read at all goes as the earliest.
+fn writable_date(date: &str, earliest: DateTime<Utc>) -> String {
     let latest = Utc.timestamp_opt(i64::from(i32::MAX), 0).single().unwrap_or(earliest);
     match read_date(date) {
         Some(instant) if instant >= earliest && instant <= latest => instant.format("%d-%b-%Y %H:%M:%S %z").to_string(),
@@ -268,7 +275,8 @@ mod tests {
 
     #[test]
     fn dates_are_always_ones_a_server_takes() {
-        let check = |date: &str, expected: &str| assert_eq!(writable_date(date), expected, "{date}");
+        let check =
+            |date: &str, expected: &str| assert_eq!(writable_date(date, DateTime::UNIX_EPOCH), expected, "{date}");
         check("17-Jul-1996 02:44:25 -0700", "17-Jul-1996 02:44:25 -0700");
         check(" 1-jan-2020 00:00:60 +0530", "01-Jan-2020 00:00:59 +0530");
         check("29-Feb-2024 23:59:59 +1400", "29-Feb-2024 23:59:59 +1400");
@@ -290,7 +298,10 @@ mod tests {
     fn only_system_flags_get_into_the_line() {
         let flags = ["\\SEEN", "\\Recent", "$Work", "\\Foo", "\\Seen) \"x\" {3+}", "\\draft"];
         let message = Append { flags: flags.map(str::to_owned).to_vec(), internal_date: String::new(), size: 7 };
-        assert_eq!(arguments(&message, true), " (\\Draft \\Seen) \"01-Jan-1970 00:00:00 +0000\" {7+}\r\n");
+        assert_eq!(
+            arguments(&message, true, DateTime::UNIX_EPOCH),
+            " (\\Draft \\Seen) \"01-Jan-1970 00:00:00 +0000\" {7+}\r\n"
+        );
     }
 
     #[test]

@@ -20,6 +20,9 @@ pub struct Changes {
     pub vanished: UidSet,
 }
 
+/// A list of UIDs is short on the line (`1:4294967295`) and long in memory: no server has folders that large.
+const MOST_MESSAGES: u64 = 1 << 25;
+
 impl Session {
     /// What happened since `since` to messages whose UIDs are below `below`. Needs CONDSTORE.
     ///
@@ -122,6 +125,9 @@ impl Session {
             })
             .await?;
         outcome.ok("SEARCH")?;
+        if uids.len() > MOST_MESSAGES {
+            return Err(Error::Protocol("it listed more messages than a folder holds"));
+        }
         // Some old servers say nothing when there is nothing; then the folder must have been empty.
         if !answered && self.opened.as_ref().is_none_or(|opened| opened.exists > 0) {
             return Err(Error::Protocol("it did not answer a search"));

@@ -5,7 +5,6 @@
 //! Keeps true: nothing is said without the protection that was asked for; the server is taken at its exact words.
 
 use std::{
-    collections::HashMap,
     fmt, io,
     panic::AssertUnwindSafe,
     pin::Pin,
@@ -24,19 +23,22 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use tokio_util::io::poll_read_buf;
 use tracing::debug;
-use understudy_protocol::UidValidity;
 
 use crate::{
-    Address, Capabilities, Error, FolderName, Level, Login, Result,
+    Address, Capabilities, Error, Level, Login, Result,
     address::{Protection, Trust},
     conversation::{Conversation, Transport},
+    counted::Counted,
     framer::Framer,
     line::Line,
     naming::Naming,
     response::{Response, Tagged, Untagged, parse},
     select::Opened,
+    token::Tokens,
 };
 
+/// Asks about a folder that nobody has, to see whether its name would do.
+const DOTTED_QUESTION: &str = "STATUS \"understudy.a.name.with.dots\" (MESSAGES)";
 /// From the first packet to the capabilities.
 const OPENING: Duration = Duration::from_secs(30);
 /// What a server may say up to its capabilities. 64 KiB.
@@ -50,14 +52,15 @@ const LONGEST_OPENING: usize = 64 << 10;
 pub struct Session {
     pub(crate) conversation: Conversation,
     capabilities: Capabilities,
+    /// The software's name and version, where the server says them.
+    software: Option<String>,
     pub(crate) naming: Naming,
     /// Does the server answer X-GUID? Known once asked.
     pub(crate) guids: Option<bool>,
     pub(crate) qresync: bool,
     pub(crate) enabled: bool,
     pub(crate) opened: Option<Opened>,
-    /// MAILBOXIDs learned with one STATUS each.
-    pub(crate) mailbox_ids: HashMap<(FolderName, UidValidity), String>,
+    counted: Option<Counted>,
 }
 
 impl Session {
@@ -68,19 +71,30 @@ impl Session {
 
     async fn open_in_time(address: &Address, login: &Login) -> Result<Self> {
         let (conversation, capabilities) = open(address, login).await?;
-        let mut session = Self {
+        let mut session = Self::over(conversation, capabilities);
+        session.learn_namespace().await?;
+        debug!(level = %session.level(), "Opened a session");
+        Ok(session)
+    }
+
+    /// A session over a conversation that is logged in.
+    pub(crate) fn over(conversation: Conversation, capabilities: Capabilities) -> Self {
+        Self {
             conversation,
             capabilities,
+            software: None,
             naming: Naming::default(),
             guids: None,
             qresync: false,
             enabled: false,
             opened: None,
-            mailbox_ids: HashMap::new(),
-        };
-        session.learn_namespace().await?;
-        debug!(level = %session.level(), "Opened a session");
-        Ok(session)
+            counted: None,
+        }
+    }
+
+    /// Counts this session, for as long as it lives, among those open on the server of this name.
+    pub fn count_as(&mut self, server: &str) {
+        self.counted = Some(Counted::with(server));
     }
 
     /// Pretends from now on that the server does not offer `names`. `X-GUID`, which no server announces, can be among them.
@@ -94,6 +108,12 @@ impl Session {
     #[must_use]
     pub fn capabilities(&self) -> &Capabilities {
         &self.capabilities
+    }
+
+    /// What the server calls itself, as `Cyrus IMAPD 3.6.1`.
+    #[must_use]
+    pub fn software(&self) -> Option<&str> {
+        self.software.as_deref()
     }
 
     #[must_use]
@@ -145,16 +165,21 @@ impl Session {
         self.capabilities.has(name)
     }
 
-    /// Learns prefix and separator; without NAMESPACE, the separator from `LIST "" ""`.
-    async fn learn_namespace(&mut self) -> Result<()> {
+    /// Learns prefix and separator, and which software it is: some forbid characters in names, Dovecot some of its layouts. Without NAMESPACE, the
+    /// separator comes from `LIST "" ""`.
+    pub(crate) async fn learn_namespace(&mut self) -> Result<()> {
         let namespace = self.offers("NAMESPACE");
-        let line = Line::new(if namespace { "NAMESPACE" } else { "LIST \"\" \"\"" });
-        let mut learnt = None;
-        let outcome = self
+        let mut lines = vec![Line::new(if namespace { "NAMESPACE" } else { "LIST \"\" \"\"" })];
+        lines.extend(self.offers("ID").then(|| Line::new("ID NIL")));
+        let (mut learnt, mut software) = (None, None);
+        let outcomes = self
             .conversation
-            .ask(line, &mut |_, untagged| {
+            .ask_all(&lines, &mut |_, untagged| {
                 if let Some(arguments) = untagged.data("NAMESPACE") {
                     learnt = Naming::read_namespace(arguments);
+                    Ok(true)
+                } else if let Some(arguments) = untagged.data("ID") {
+                    software = read_id(arguments);
                     Ok(true)
                 } else if let Some(mut arguments) = untagged.data("LIST")
                     && !namespace
@@ -167,10 +192,41 @@ impl Session {
                 }
             })
             .await?;
-        outcome.ok(if namespace { "NAMESPACE" } else { "LIST" })?;
+        // A server that does not want to say who it is may keep it.
+        if let Some(outcome) = outcomes.into_iter().next() {
+            outcome.ok(if namespace { "NAMESPACE" } else { "LIST" })?;
+        }
         self.naming = learnt.unwrap_or_default();
+        if let Some(software) = &software {
+            self.naming.learn_software(software);
+            if self.naming.dots_are_doubtful(software) {
+                let outcome = self.conversation.ask(Line::new(DOTTED_QUESTION), &mut |_, _| Ok(false)).await?;
+                // Dovecot 2.3.19: [CANNOT] where no name may hold a dot, no code where there merely is no such folder.
+                if outcome.code_is(&["CANNOT"]) {
+                    self.naming.forbid_dots();
+                }
+            }
+        }
+        self.software = software;
         Ok(())
     }
+}
+
+/// Name and version of `("name" "Cyrus IMAPD" "version" "3.6.1" …)` (RFC 2971 §3.3), as far as they are plain text.
+fn read_id(mut arguments: Tokens<'_>) -> Option<String> {
+    let mut said = [None, None];
+    if !arguments.open() {
+        return None;
+    }
+    while let Some(field) = arguments.string() {
+        let value = arguments.nil_or_string()?;
+        let slot = [&b"name"[..], b"version"].iter().position(|name| field.eq_ignore_ascii_case(name));
+        if let (Some(slot), Some(value)) = (slot, value) {
+            said[slot] = String::from_utf8(value.into_owned()).ok().filter(|text| !text.chars().any(char::is_control));
+        }
+    }
+    let [name, version] = said;
+    Some([Some(name?), version].into_iter().flatten().collect::<Vec<_>>().join(" "))
 }
 
 fn words(bytes: &[u8]) -> impl Iterator<Item = &str> {

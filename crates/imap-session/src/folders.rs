@@ -44,14 +44,29 @@ impl Session {
         Err(refused)
     }
 
+    /// Gives a folder exactly these special uses (RFC 6154 §5.3). Answers whether the server did: it need not let anyone.
+    pub async fn set_special_uses(&mut self, name: &FolderName, special_use: &[String]) -> Result<bool> {
+        if !self.offers("METADATA") {
+            return Ok(false);
+        }
+        let uses: Vec<String> = special_use
+            .iter()
+            .filter(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+            .map(|name| format!("\\\\{name}"))
+            .collect();
+        let value = if uses.is_empty() { "NIL".to_owned() } else { format!("\"{}\"", uses.join(" ")) };
+        let line = Line::new("SETMETADATA").name(name).text(&format!(" (/private/specialuse {value})"));
+        Ok(self.verdict(line).await?.status == Status::Ok)
+    }
+
     /// Renames a folder; those below go with it.
     pub async fn rename(&mut self, from: &FolderName, to: &FolderName) -> Result<()> {
-        self.verdict(Line::new("RENAME").name(from).name(to)).await?.ok("RENAME").map(drop)
+        self.verdict_unguarded(Line::new("RENAME").name(from).name(to), from).await?.ok("RENAME").map(drop)
     }
 
     /// Deletes a folder. One that is not there is fine.
     pub async fn delete(&mut self, name: &FolderName) -> Result<()> {
-        let outcome = self.verdict(Line::new("DELETE").name(name)).await?;
+        let outcome = self.verdict_unguarded(Line::new("DELETE").name(name), name).await?;
         if outcome.status == Status::No {
             return self.missing_or::<()>(outcome, "DELETE", name).await.map(drop);
         }
@@ -84,9 +99,18 @@ impl Session {
         let missing = match &outcome.code {
             Some(_) if outcome.code_is(&["NONEXISTENT", "TRYCREATE"]) => true,
             Some(_) => false,
-            None => !self.is_listed(name).await?,
+            // A level that only holds others is no folder that could be opened or counted.
+            None => !self.lists(name, &["\\NonExistent", "\\Noselect"]).await?,
         };
         if missing { Ok(None) } else { outcome.ok(command).map(|_| None) }
+    }
+
+    /// Cyrus deletes no folder that has a special use, and moves it below no other. The use is an annotation there (RFC 6154
+    /// §4): it is taken off, and the command repeated.
+    async fn verdict_unguarded(&mut self, line: Line, name: &FolderName) -> Result<Outcome> {
+        let outcome = self.verdict(line.clone()).await?;
+        let guarded = outcome.status == Status::No && outcome.text.contains("SPECIAL-USE");
+        if guarded && self.set_special_uses(name, &[]).await? { self.verdict(line).await } else { Ok(outcome) }
     }
 
     async fn verdict(&mut self, line: Line) -> Result<Outcome> {
@@ -94,15 +118,25 @@ impl Session {
     }
 
     async fn is_listed(&mut self, name: &FolderName) -> Result<bool> {
-        self.answers_with(Line::new("LIST \"\"").name(name), "LIST", name).await
+        self.lists(name, &["\\NonExistent"]).await
+    }
+
+    async fn lists(&mut self, name: &FolderName, unless: &[&str]) -> Result<bool> {
+        self.answers_with(Line::new("LIST \"\"").name(name), "LIST", name, unless).await
     }
 
     async fn is_subscribed(&mut self, name: &FolderName) -> Result<bool> {
-        self.answers_with(Line::new("LSUB \"\"").name(name), "LSUB", name).await
+        self.answers_with(Line::new("LSUB \"\"").name(name), "LSUB", name, &["\\NonExistent"]).await
     }
 
-    /// Does a listing hold exactly this name? A name with wildcards lists others too.
-    async fn answers_with(&mut self, line: Line, answer: &'static str, name: &FolderName) -> Result<bool> {
+    /// Does a listing hold exactly this name, without any of these attributes? A name with wildcards lists others too.
+    async fn answers_with(
+        &mut self,
+        line: Line,
+        answer: &'static str,
+        name: &FolderName,
+        unless: &[&str],
+    ) -> Result<bool> {
         let wanted = canonical(name.as_bytes());
         let mut found = false;
         let outcome = self
@@ -112,9 +146,10 @@ impl Session {
                 let attributes = arguments;
                 let listed =
                     arguments.skip_value().and_then(|()| arguments.skip_value()).and_then(|()| arguments.string());
-                let gone = attributes.take_while(|token| *token != crate::token::Token::Close).any(
-                    |token| matches!(token, crate::token::Token::Atom(a) if a.eq_ignore_ascii_case(b"\\NonExistent")),
-                );
+                let is_one = |a: &[u8]| unless.iter().any(|attribute| a.eq_ignore_ascii_case(attribute.as_bytes()));
+                let gone = attributes
+                    .take_while(|token| *token != crate::token::Token::Close)
+                    .any(|token| matches!(token, crate::token::Token::Atom(a) if is_one(a)));
                 found |= !gone && listed.is_some_and(|listed| canonical(&listed) == wanted);
                 Ok(true)
             })

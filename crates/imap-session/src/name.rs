@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::utf7;
+
 /// A folder's name exactly as its server writes it: prefix, separator and modified UTF-7 included.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FolderName(Box<[u8]>);
@@ -15,6 +17,12 @@ impl FolderName {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// As interfaces other than IMAP spell it: the server's prefix and separator, in UTF-8 (RFC 3501 §5.1.3).
+    #[must_use]
+    pub fn to_utf8(&self) -> String {
+        utf7::decode(&self.0).unwrap_or_else(|| String::from_utf8_lossy(&self.0).into_owned())
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Keeps true: path → name → path gives the same path, and so does name → path → name for every name of a listing.
 //!
-//! A component may hold what its name on this server cannot: the separator or a control character. Such a character is
-//! written `=XX`, two upper-case hex digits. So that nothing is mistaken for such an escape, a `=` that would read as the
+//! A component may hold what its name on this server cannot: the separator, a control character, or what the server's
+//! software forbids. Such a character is written `=XX`, two upper-case hex digits. So that nothing is mistaken for such an escape, a `=` that would read as the
 //! beginning of one is written `=3D`. Every other `=` stays as it is.
 
 use std::collections::HashMap;
@@ -15,6 +15,18 @@ use crate::{FolderName, token::Tokens, utf7};
 /// Stands in where a server says it has no hierarchy.
 const ASSUMED_SEPARATOR: u8 = b'/';
 
+/// The path of a folder that is called INBOX behind the server's prefix, and is not the INBOX.
+const NOT_INBOX: &str = "=49NBOX";
+
+/// What Cyrus answers with "Invalid mailbox name" (measured on 3.6.1).
+const CYRUS_FORBIDS: &str = "!\"%/;<>\\`{|}";
+const CYRUS_FORBIDS_WITH_CARET: &str = "!\"%;<>\\^`{|}";
+
+/// Is this how Cyrus says its name (RFC 2971)?
+pub(crate) fn is_cyrus(software: &str) -> bool {
+    software.starts_with("Cyrus")
+}
+
 /// How one server spells the folders of one mailbox.
 #[derive(Clone, Debug)]
 pub(crate) struct Naming {
@@ -24,6 +36,8 @@ pub(crate) struct Naming {
     personal: Vec<Vec<u8>>,
     /// Namespaces of other people and of everybody.
     foreign: Vec<Vec<u8>>,
+    /// Characters that this server's software takes in no name.
+    forbidden: String,
     /// Listed names that their path would not give back.
     odd: HashMap<FolderPath, FolderName>,
 }
@@ -37,7 +51,33 @@ impl Default for Naming {
 impl Naming {
     pub(crate) fn new(prefix: Vec<u8>, separator: Option<u8>) -> Self {
         let separator = separator.unwrap_or(ASSUMED_SEPARATOR);
-        Self { prefix, separator, personal: Vec::new(), foreign: Vec::new(), odd: HashMap::new() }
+        Self {
+            prefix,
+            separator,
+            personal: Vec::new(),
+            foreign: Vec::new(),
+            forbidden: String::new(),
+            odd: HashMap::new(),
+        }
+    }
+
+    /// Learns which software it is, in the words of its ID (RFC 2971).
+    pub(crate) fn learn_software(&mut self, name: &str) {
+        if is_cyrus(name) {
+            // Inside, one of `.` and `^` stands for the separator, so that the other is free in names.
+            let forbidden = if self.separator == b'.' { CYRUS_FORBIDS } else { CYRUS_FORBIDS_WITH_CARET };
+            self.forbidden = forbidden.to_owned();
+        }
+    }
+
+    /// Is it worth asking whether names may hold a dot? Dovecot's Maildir++ takes none, whatever the separator.
+    pub(crate) fn dots_are_doubtful(&self, software: &str) -> bool {
+        software.starts_with("Dovecot") && self.separator != b'.'
+    }
+
+    /// Names on this server hold no dot.
+    pub(crate) fn forbid_dots(&mut self) {
+        self.forbidden.push('.');
     }
 
     /// Reads the arguments of a NAMESPACE response (RFC 2342 §5). `None` when there is no personal namespace.
@@ -98,7 +138,9 @@ impl Naming {
             return None;
         }
         let components = relative.split(|&byte| byte == self.separator).map(|component| self.read(component));
-        Some(FolderPath::new(components.collect()))
+        let path = FolderPath::new(components.collect());
+        // Behind a prefix there may be another folder, or a level, of that name: `INBOX.INBOX`.
+        Some(if path.is_inbox() { FolderPath::new(vec![NOT_INBOX.to_owned()]) } else { path })
     }
 
     /// This server's name for `path`.
@@ -179,7 +221,7 @@ impl Naming {
     }
 
     fn is_impossible(&self, c: char) -> bool {
-        c.is_ascii_control() || c == char::from(self.separator)
+        c.is_ascii_control() || c == char::from(self.separator) || self.forbidden.contains(c)
     }
 
     /// Does `text` begin with an escape of something impossible, or of a `=` that would read as the beginning of one?
@@ -266,6 +308,20 @@ mod tests {
     }
 
     #[test]
+    fn what_the_software_forbids_is_escaped_too() {
+        let mut slash = Naming::new(Vec::new(), Some(b'/'));
+        slash.learn_software("Cyrus IMAPD");
+        check(&slash, &["R&D \"q\" \\ *%", "a.b^c"], "R&-D =22q=22 =5C *=25/a.b=5Ec");
+        check(&slash, &["a=22b"], "a=3D22b");
+        let mut dot = Naming::new(b"INBOX.".to_vec(), Some(b'.'));
+        dot.learn_software("Cyrus IMAPD");
+        check(&dot, &["a.b^c/d", "<é>"], "INBOX.a=2Eb^c=2Fd.=3C&AOk-=3E");
+        let mut other = Naming::new(Vec::new(), Some(b'/'));
+        other.learn_software("Dovecot");
+        check(&other, &["a^b\"%"], "a^b\"%");
+    }
+
+    #[test]
     fn any_text_comes_back_on_any_server() {
         let pieces = ["=", "3D", "2F", "2E", "0A", "/", ".", "\n", "x", "&", "é", "\""];
         for separator in [b'/', b'.', b'\\', b'^'] {
@@ -285,6 +341,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_folder_called_inbox_behind_the_prefix_is_not_inbox() {
+        let mut dot = Naming::new(b"INBOX.".to_vec(), Some(b'.'));
+        let name = FolderName::from("INBOX.INBOX");
+        let path = dot.path(name.as_bytes()).expect("personal");
+        assert!(!path.is_inbox());
+        dot.learn(&path, &name);
+        assert_eq!(dot.name(&path), name);
+        assert_eq!(dot.path(b"INBOX.INBOX.x"), Some(self::path(&["INBOX", "x"])));
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct Selected {
     pub exists: u32,
     /// `None` when the server did not say: then all flags are permanent (RFC 3501 §6.3.1).
     pub permanent_flags: Option<Vec<String>>,
+    /// MAILBOXID (RFC 8474 §4.2), where the server says it here.
+    pub identity: Option<String>,
     pub read_only: bool,
 }
 
@@ -38,6 +40,7 @@ struct Said {
     mod_seq: Option<ModSeq>,
     exists: Option<u32>,
     permanent_flags: Option<Vec<String>>,
+    identity: Option<String>,
 }
 
 impl Said {
@@ -59,6 +62,9 @@ impl Said {
                 _ => None,
             });
             self.permanent_flags = Some(flags.collect());
+        } else if let Some(identity) = untagged.code("MAILBOXID") {
+            let identity = identity.trim_ascii().strip_prefix(b"(").and_then(|text| text.strip_suffix(b")"));
+            self.identity = identity.map(|text| String::from_utf8_lossy(text).into_owned());
         } else {
             return untagged.data("FLAGS").is_some() || untagged.data("RECENT").is_some();
         }
@@ -122,6 +128,7 @@ impl Session {
             mod_seq: said.mod_seq.unwrap_or_default(),
             exists,
             permanent_flags: said.permanent_flags,
+            identity: said.identity,
             read_only,
         }))
     }

@@ -10,6 +10,7 @@ use understudy_protocol::{FolderPath, ModSeq, Uid, UidValidity};
 use crate::{
     Error, FolderName, Result, Session,
     line::Line,
+    naming::is_cyrus,
     response::{Status, Untagged},
     token::{Token, Tokens},
 };
@@ -48,6 +49,22 @@ pub struct FolderStatus {
     pub uid_validity: UidValidity,
     /// 0 where the server keeps none.
     pub mod_seq: ModSeq,
+}
+
+/// What Cyrus calls a folder's MAILBOXID among its annotations.
+const CYRUS_ID: &str = "/shared/vendor/cmu/cyrus-imapd/uniqueid";
+
+/// Where MAILBOXIDs are said. They are asked anew by every sweep: folders made in one second share their UIDVALIDITY, so
+/// nothing else tells that two have changed places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ids {
+    Nowhere,
+    /// In STATUS, as all else (RFC 8474 §4.3).
+    InStatus,
+    /// In METADATA within LIST: beside other STATUS items, Cyrus 3.6 sends octets of freed memory for MAILBOXID.
+    InMetadata,
+    /// In a STATUS of each folder that asks for nothing else.
+    Apart,
 }
 
 /// RFC 6154 §2 and RFC 8457.
@@ -132,6 +149,13 @@ impl Listing {
             self.names.entry(canonical(&name)).or_default().counters.read(&mut arguments).ok_or(UNREADABLE)?;
             return Ok(true);
         }
+        if let Some(mut arguments) = untagged.data("METADATA") {
+            let name = arguments.string().ok_or(UNREADABLE)?;
+            if let Some(identity) = read_cyrus_id(&mut arguments) {
+                self.names.entry(canonical(&name)).or_default().counters.identity = Some(identity);
+            }
+            return Ok(true);
+        }
         let lsub = untagged.data("LSUB");
         let Some(mut arguments) = lsub.or_else(|| untagged.data("LIST")) else { return Ok(false) };
         if !arguments.open() {
@@ -174,7 +198,11 @@ pub(crate) fn canonical(name: &[u8]) -> Vec<u8> {
 impl Session {
     /// One look at all personal folders: names, counters, identities, subscriptions.
     pub async fn sweep(&mut self) -> Result<Sweep> {
-        let items = self.status_items().await?;
+        let mut items = self.status_items().await?;
+        let ids = self.ids();
+        if ids == Ids::InStatus {
+            items.push_str(" MAILBOXID");
+        }
         let extended = self.offers("LIST-EXTENDED");
         let with_status = extended && self.offers("LIST-STATUS");
         let mut returned = Vec::new();
@@ -183,6 +211,9 @@ impl Session {
         }
         if with_status {
             returned.push(format!("STATUS ({items})"));
+        }
+        if ids == Ids::InMetadata {
+            returned.push(format!("METADATA (\"{CYRUS_ID}\")"));
         }
         let list = if returned.is_empty() {
             "LIST \"\" \"*\"".to_owned()
@@ -203,8 +234,8 @@ impl Session {
         if !with_status {
             self.ask_each(&mut listing, &items, |listed| listed.counters.status().is_none()).await?;
         }
-        if self.offers("OBJECTID") {
-            self.learn_mailbox_ids(&mut listing).await?;
+        if ids == Ids::Apart {
+            self.ask_each(&mut listing, "MAILBOXID", |_| true).await?;
         }
         Ok(self.finish_sweep(listing))
     }
@@ -275,22 +306,13 @@ impl Session {
         Ok(())
     }
 
-    /// MAILBOXIDs of folders not asked before. One STATUS each: inside LIST, Cyrus 3.6 answers with garbage.
-    async fn learn_mailbox_ids(&mut self, listing: &mut Listing) -> Result<()> {
-        let key = |name: &[u8], listed: &Listed| {
-            let status = listed.counters.status()?;
-            Some((FolderName::new(name), status.uid_validity))
-        };
-        for (name, listed) in &mut listing.names {
-            listed.counters.identity = key(name, listed).and_then(|key| self.mailbox_ids.get(&key).cloned());
+    fn ids(&self) -> Ids {
+        match (self.offers("OBJECTID"), self.software().is_some_and(is_cyrus)) {
+            (false, _) => Ids::Nowhere,
+            (true, false) => Ids::InStatus,
+            (true, true) if self.offers("LIST-EXTENDED") && self.offers("LIST-METADATA") => Ids::InMetadata,
+            (true, true) => Ids::Apart,
         }
-        self.ask_each(listing, "MAILBOXID", |listed| listed.counters.identity.is_none()).await?;
-        self.mailbox_ids = listing
-            .names
-            .iter()
-            .filter_map(|(name, listed)| Some((key(name, listed)?, listed.counters.identity.clone()?)))
-            .collect();
-        Ok(())
     }
 
     fn finish_sweep(&mut self, listing: Listing) -> Sweep {
@@ -327,6 +349,13 @@ impl Session {
         sweep.subscriptions.dedup();
         sweep
     }
+}
+
+/// Reads `("/shared/vendor/cmu/cyrus-imapd/uniqueid" "cepokp4anmmmycfl28ncsbe3")`.
+fn read_cyrus_id(arguments: &mut Tokens<'_>) -> Option<String> {
+    let entry = arguments.open().then(|| arguments.string())??;
+    let value = arguments.nil_or_string()??;
+    (*entry == *CYRUS_ID.as_bytes()).then(|| String::from_utf8(value.into_owned()).ok())?
 }
 
 /// Takes a STATUS of `name` into `counters`.

@@ -19,6 +19,11 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
 };
 
+/// Whom to trust where a connection is none of IMAP's: the certificates of `ca_file` only, or the system's authorities.
+pub fn trust(ca_file: Option<&Path>) -> io::Result<Arc<ClientConfig>> {
+    ca_file.map_or_else(system, only)
+}
+
 /// Trust in the system's authorities; read once per process.
 pub(crate) fn system() -> io::Result<Arc<ClientConfig>> {
     static SYSTEM: OnceLock<Arc<ClientConfig>> = OnceLock::new();

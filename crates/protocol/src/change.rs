@@ -23,6 +23,8 @@ pub enum Change {
     FolderRenamed { folder: FolderId, path: FolderPath },
     /// The folder and the messages still in it are gone. Its path may already belong to another folder.
     FolderDeleted { folder: FolderId },
+    /// The folder has exactly these special uses now, written as in [`Change::FolderCreated`].
+    SpecialUsesChanged { folder: FolderId, special_use: Vec<String> },
     /// A subscription was set or removed. The name need not be a folder's.
     SubscriptionChanged { path: FolderPath, subscribed: bool },
     /// A message is there that was not.

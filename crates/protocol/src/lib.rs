@@ -13,7 +13,7 @@ pub mod transaction;
 pub mod uid_set;
 
 pub use change::{AddedMessage, Change, ContentRef};
-pub use ids::{Digest, Direction, Epoch, FolderId, MailboxId, ModSeq, Seq, TenantId, Uid, UidValidity};
+pub use ids::{Digest, Direction, Epoch, FolderId, MailboxId, ModSeq, Seq, Side, TenantId, Uid, UidValidity};
 pub use path::FolderPath;
 pub use position::{FolderPosition, Position};
 pub use transaction::Transaction;

@@ -16,12 +16,14 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    ContentRef, Digest, Epoch, FolderId, FolderPath, FolderPosition, MailboxId, Seq, TenantId, Uid, UidValidity,
-    server::Server,
+    ContentRef, Digest, Epoch, FolderId, FolderPath, FolderPosition, MailboxId, Seq, TenantId, Uid, UidSet,
+    UidValidity, server::Server,
 };
 
 /// The version of the link spoken by this build.
 pub const LINK_VERSION: u32 = 1;
+/// The header in which every request names the process life of its gateway, as [`Hello::gateway`] did.
+pub const GATEWAY_HEADER: &str = "understudy-gateway";
 /// The oldest version still understood.
 pub const OLDEST_LINK_VERSION: u32 = 1;
 
@@ -29,8 +31,11 @@ pub const OLDEST_LINK_VERSION: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     pub link_version: u32,
-    /// One process life of a source gateway; a later one takes over from an earlier one.
+    /// One process life of a source gateway; a later one takes over from an earlier one of the same installation.
     pub gateway: Uuid,
+    /// The source gateway's own database: another one has another journal. Nil where a gateway does not say.
+    #[serde(default)]
+    pub installation: Uuid,
     pub product_version: String,
 }
 
@@ -39,6 +44,9 @@ pub struct Hello {
 pub struct Welcome {
     pub link_version: u32,
     pub product_version: String,
+    /// Spool files may be handed over by name ([`Shipment::Handed`]): both gateways work on the same folder.
+    #[serde(default)]
+    pub hands_over: bool,
 }
 
 /// One frame of a shipment: contents come before the transaction that names them.
@@ -47,6 +55,8 @@ pub struct Welcome {
 pub enum Shipment {
     /// Exactly `size` raw bytes follow the frame.
     Content(ContentRef),
+    /// These contents lie, from these offsets on, in the file of that name in the spool folder both gateways share.
+    Handed { file: String, contents: Vec<(ContentRef, u64)> },
     /// A [`crate::Transaction`] by [`crate::codec::encode`], as it rests in the journal.
     Transaction(#[serde(with = "serde_bytes")] Vec<u8>),
 }
@@ -83,6 +93,8 @@ pub enum Refusal {
     LacksContent { digests: Vec<Digest> },
     /// It travels the wrong way for the mailbox's side.
     Direction,
+    /// Its number was taken by a transaction with other changes: the two journals are not the same one.
+    Diverged,
 }
 
 /// Sent all the time, by which the recovery site knows the source lives; also fetches directives.
@@ -96,6 +108,19 @@ pub struct Heartbeat {
     pub seen_version: u64,
     /// What changed about mailboxes since the last heartbeat.
     pub mailboxes: Vec<MailboxReport>,
+    /// Mailboxes that have not proven themselves lately, all of them; no byte while there is none. Counts where `wait_ms` is not 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unproven: Vec<Unproven>,
+}
+
+/// A mailbox of which the source gateway cannot tell whether anything changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unproven {
+    pub mailbox: MailboxId,
+    /// For how long.
+    pub seconds: u64,
+    /// `primary` or `source_gateway`.
+    pub place: String,
 }
 
 /// How one mailbox fares at the source.
@@ -112,6 +137,20 @@ pub struct MailboxReport {
     pub swept_at: Option<DateTime<Utc>>,
     /// What stands in the way, if anything does.
     pub trouble: Option<Trouble>,
+    /// Messages the primary lists and cannot give: passed over, tried again. `None` leaves what was reported before.
+    #[serde(default)]
+    pub unreadable: Option<Vec<Unreadable>>,
+}
+
+/// A message that is on the primary and could not be fetched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreadable {
+    pub folder: FolderId,
+    pub path: FolderPath,
+    pub uid: Uid,
+    /// As listed; 0 while unknown.
+    pub size: u64,
+    pub reason: String,
 }
 
 /// Messages and bytes captured of those found.
@@ -177,11 +216,31 @@ pub enum Asked {
     /// Look at the whole mailbox now; answer with the last seq captured when the look, begun after this arrived, is in the journal.
     Barrier { mailbox: MailboxId },
     /// Send what the primary holds to `/link/v1/inventory/{id}`.
-    Inventory { mailbox: MailboxId, bodies: bool },
+    Inventory {
+        mailbox: MailboxId,
+        bodies: bool,
+        /// Digests of slices of messages instead of the messages.
+        #[serde(default)]
+        summary: bool,
+        /// Only messages in these ranges; everything when there are none.
+        #[serde(default)]
+        only: Vec<FolderRange>,
+    },
+    /// Forget that these messages were captured and look at the whole mailbox: what the primary has is captured again. Answered like a
+    /// barrier.
+    Recapture { mailbox: MailboxId, folders: Vec<(FolderPath, UidSet)> },
     /// Try a server and say what it can do. The server may be unknown to [`Directives::servers`].
     Check { server: Server, address: Option<String> },
     /// Name the users a server serves, where it can tell.
     Discover { server: Server },
+}
+
+/// UIDs of one folder, both ends included.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FolderRange {
+    pub path: FolderPath,
+    pub low: Uid,
+    pub high: Uid,
 }
 
 /// The answer to a [`Request`].
@@ -263,6 +322,13 @@ pub enum InventoryFrame {
     },
     /// Messages of the folder named last, ascending by UID.
     Messages(Vec<InventoryMessage>),
+    /// The same in short: so many messages of the folder named last from after the slice before (or from UID 1) up to this UID, and
+    /// their digest by `replication::inventory::summary`.
+    Slice {
+        through: Uid,
+        messages: u32,
+        digest: Digest,
+    },
     /// The list is whole.
     End,
 }

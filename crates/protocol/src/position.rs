@@ -18,6 +18,9 @@ pub struct FolderPosition {
     pub uid_validity: UidValidity,
     /// HIGHESTMODSEQ seen at EXAMINE; every flag change after it is still to be read. 0 without CONDSTORE.
     pub mod_seq: ModSeq,
+    /// HIGHESTMODSEQ when the folder was last opened: what was captured until then is no newer. Not where to look from.
+    #[serde(default)]
+    pub seen_mod_seq: ModSeq,
     /// Every message below this UID has been captured or was gone.
     pub uid_next: Uid,
 }

@@ -15,8 +15,14 @@ pub struct Server {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
     pub login: LoginConfig,
+    /// A primary's log-in that may write, for the way home; where there is none, `login` is tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub return_login: Option<LoginConfig>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lmtp: Option<String>,
+    /// Where users hand in mail to send: `smtp://` (STARTTLS), `smtps://`. For front doors only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submission: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manage: Option<Manage>,
 }

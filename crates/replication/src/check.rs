@@ -6,7 +6,7 @@ use understudy_protocol::{
     server::{LoginMethod, Server, ServerRole},
 };
 
-use crate::trouble::explain;
+use crate::{software, trouble::explain};
 
 /// A capability, whom it matters to, and what it means to have or to lack it.
 struct Meaning {
@@ -95,7 +95,11 @@ pub async fn check(server: &Server, address: Option<&str>, mask: &[String]) -> S
         Ok(session) => {
             let capabilities = session.capabilities().clone();
             let mut findings = vec![ok("log-in", "the log-in works")];
+            if let Some(software) = session.software() {
+                findings.push(ok("software", software));
+            }
             findings.extend(survey(&capabilities, server.role));
+            findings.extend(software::findings(session.software().unwrap_or_default(), server.role));
             if server.role == ServerRole::Primary {
                 findings.push(ok("capture", &format!("changes are captured by {}", session.level())));
             }

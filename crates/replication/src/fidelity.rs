@@ -1,14 +1,40 @@
 //! Telling the bytes that mail servers are known to alter, and recognising a message they altered.
 //!
 //! Dovecot's APPEND turns NUL into 0x80, drops a CR of CR CR LF and completes a bare LF (measured on 2.3.19); others
-//! refuse such bytes. A message without them is stored as it is given.
+//! refuse such bytes. Cyrus writes X for every octet above 127 in a header, unless it is told not to (`munge8bit: no`;
+//! measured on 3.6.1). A message without any of these is stored as it is given.
 
 use understudy_protocol::Digest;
+
+/// Finds the end of a message's header, in pieces: the first line without octets other than CR. Bytes that servers alter
+/// do not move it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Header {
+    ended: bool,
+    in_line: bool,
+}
+
+impl Header {
+    /// How much of the next piece belongs to the header.
+    fn extent(&mut self, piece: &[u8]) -> usize {
+        let mut from = 0;
+        while !self.ended {
+            let end = memchr::memchr(b'\n', &piece[from..]).map(|at| from + at);
+            self.in_line |= piece[from..end.unwrap_or(piece.len())].iter().any(|&byte| byte != b'\r');
+            let Some(end) = end else { return piece.len() };
+            self.ended = !self.in_line;
+            self.in_line = false;
+            from = end + 1;
+        }
+        from
+    }
+}
 
 /// Looks for bytes that a server may alter, in a message that passes by in pieces.
 #[derive(Clone, Debug, Default)]
 pub struct Oddities {
     last: Option<u8>,
+    header: Header,
     found: bool,
 }
 
@@ -18,16 +44,12 @@ impl Oddities {
         if self.found || piece.is_empty() {
             return;
         }
-        // A CR that ended the piece before must be followed by this piece's LF, and only such a CR may be.
-        let cr_before = self.last == Some(b'\r');
-        if cr_before != (piece[0] == b'\n') {
-            self.found |= cr_before || piece[0] == b'\n';
-        }
-        self.found |= memchr::memchr3_iter(b'\r', b'\n', 0, piece).any(|at| match piece[at] {
-            b'\r' => piece.get(at + 1).is_some_and(|&next| next != b'\n'),
-            b'\n' => at > 0 && piece[at - 1] != b'\r',
-            _ => true,
-        });
+        self.found |= !piece[..self.header.extent(piece)].is_ascii();
+        // A CR is followed by an LF, only a CR is, and nothing is NUL. Without branches, so that the compiler looks at many
+        // bytes at once: on text with line ends this is ten times as fast as searching for them.
+        let odd_pair = |before: u8, now: u8| ((before == b'\r') != (now == b'\n')) | (now == 0);
+        let odd = piece.iter().zip(&piece[1..]).fold(false, |odd, (&before, &now)| odd | odd_pair(before, now));
+        self.found |= odd | odd_pair(self.last.unwrap_or_default(), piece[0]);
         self.last = piece.last().copied();
     }
 
@@ -43,12 +65,13 @@ impl Oddities {
 pub struct BothDigests {
     exact: blake3::Hasher,
     loose: blake3::Hasher,
+    header: Header,
     size: u64,
 }
 
 impl Default for BothDigests {
     fn default() -> Self {
-        Self { exact: blake3::Hasher::new(), loose: blake3::Hasher::new(), size: 0 }
+        Self { exact: blake3::Hasher::new(), loose: blake3::Hasher::new(), header: Header::default(), size: 0 }
     }
 }
 
@@ -57,7 +80,13 @@ impl BothDigests {
     pub fn update(&mut self, piece: &[u8]) {
         self.exact.update(piece);
         self.size += piece.len() as u64;
-        let mut rest = piece;
+        let (header, mut rest) = piece.split_at(self.header.extent(piece));
+        if !header.is_empty() {
+            // One server makes 0x80 of a NUL, another X of every 0x80.
+            let kept = header.iter().filter(|&&byte| byte != b'\r' && byte != b'\n');
+            let kept: Vec<u8> = kept.map(|&byte| if byte == 0 || byte >= 0x80 { b'X' } else { byte }).collect();
+            self.loose.update(&kept);
+        }
         while let Some(at) = memchr::memchr3(b'\r', b'\n', 0, rest) {
             self.loose.update(&rest[..at]);
             if rest[at] == 0 {
@@ -100,6 +129,10 @@ mod tests {
         check(b"a\r", true);
         check(b"a\0b\r\n", true);
         check(b"\n", true);
+        check(b"a: caf\xe9\r\n\r\nc\r\n", true);
+        check(b"a: b\r\n\r\ncaf\xe9\r\n", false);
+        check(b"\r\ncaf\xe9\r\n", false);
+        check(b"caf\xe9", true);
     }
 
     #[test]
@@ -109,8 +142,32 @@ mod tests {
             both.update(bytes);
             both.finish()
         };
-        let (given, stored) = (digest(b"a\0b\r\r\nc\n"), digest(b"a\x80b\r\nc\r\n"));
-        assert_ne!(given.0, stored.0);
-        assert_eq!(given.1, stored.1);
+        let same = |given: &[u8], stored: &[u8]| {
+            let (given, stored) = (digest(given), digest(stored));
+            assert_ne!(given.0, stored.0);
+            assert_eq!(given.1, stored.1);
+        };
+        same(b"a\0b\r\r\nc\n", b"a\x80b\r\nc\r\n");
+        same(b"a: b\n\nc\0\n", b"a: b\r\n\r\nc\x80\r\n");
+        same(b"a: caf\xe9 \xc3\xa9\r\n\r\ncaf\xe9\r\n", b"a: cafX XX\r\n\r\ncaf\xe9\r\n");
+        let body = |bytes| digest(bytes).1;
+        assert_ne!(body(b"a: b\r\n\r\ncaf\xe9\r\n"), body(b"a: b\r\n\r\ncafX\r\n"));
+    }
+
+    #[test]
+    fn the_loose_digest_does_not_depend_on_the_pieces() {
+        let message = b"a: caf\xe9\r\r\nb: \0\r\n\r\r\ncaf\xe9\0\r\n\r\nx";
+        let whole = |cuts: [usize; 2]| {
+            let mut both = BothDigests::default();
+            both.update(&message[..cuts[0]]);
+            both.update(&message[cuts[0]..cuts[1]]);
+            both.update(&message[cuts[1]..]);
+            both.finish().1
+        };
+        for end in 0..=message.len() {
+            for middle in 0..=end {
+                assert_eq!(whole([middle, end]), whole([0, 0]));
+            }
+        }
     }
 }

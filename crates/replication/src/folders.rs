@@ -94,7 +94,9 @@ fn match_folders(known: &[Known], seen: &[Seen]) -> Vec<Option<FolderId>> {
     }
     // Elsewhere, by what the server calls it.
     for (slot, seen) in matched.iter_mut().zip(seen).filter(|(slot, seen)| slot.is_none() && seen.identity.is_some()) {
-        let moved = free.values().find(|k| k.identity == seen.identity && k.uid_validity == seen.uid_validity);
+        let moved = free
+            .values()
+            .find(|k| k.identity == seen.identity && k.uid_validity == seen.uid_validity && may_be_renamed(k, seen));
         if let Some(folder) = moved.map(|k| k.folder) {
             free.remove(&folder);
             *slot = Some(folder);
@@ -114,6 +116,7 @@ fn match_folders(known: &[Known], seen: &[Seen]) -> Vec<Option<FolderId>> {
             k.selectable
                 && k.uid_validity == candidate.uid_validity
                 && (k.identity.is_none() || candidate.identity.is_none())
+                && may_be_renamed(k, candidate)
         });
         if let (1, Some(only), None) = (rivals, same.next(), same.next()) {
             let folder = only.folder;
@@ -122,6 +125,13 @@ fn match_folders(known: &[Known], seen: &[Seen]) -> Vec<Option<FolderId>> {
         }
     }
     matched
+}
+
+/// INBOX cannot be renamed: a RENAME of it makes a new folder of what it held, and INBOX stays (RFC 9051 §6.3.6). Servers
+/// disagree on all the rest: Dovecot's dbox formats pass UIDs and the folders below on to the new name, its Maildir
+/// refuses, Cyrus copies. So what INBOX held is a folder of its own from then on, and INBOX one of another generation.
+fn may_be_renamed(known: &Known, seen: &Seen) -> bool {
+    !known.path.is_inbox() && !seen.path.is_inbox()
 }
 
 /// Do the UIDs of `known` still hold for `seen`, a folder of the same name?
@@ -330,6 +340,12 @@ mod tests {
         let mut after = seen("2=Y 3=Z");
         after[1].uid_validity = UidValidity(2);
         assert_eq!(show(&reconcile(&before, &after, FolderId(9))), "+9=Y +10=Z -3 -2");
+    }
+
+    #[test]
+    fn a_renamed_inbox_is_a_new_folder_and_another_inbox() {
+        check("1=INBOX 2=INBOX/a 3=B", "9=INBOX 1=Old 2=Old/a 3=B", "2>Old/a +100=INBOX +101=Old -1");
+        check("1=INBOX 2=A", "2=INBOX", "+100=INBOX -1 -2");
     }
 
     #[test]

@@ -8,4 +8,6 @@ pub mod folders;
 pub mod inventory;
 pub mod pack;
 pub mod plan;
+pub mod shipping;
+mod software;
 pub mod trouble;

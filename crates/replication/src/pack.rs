@@ -79,7 +79,7 @@ impl PackWriter {
         self.file.sync_data()?;
         if !self.named {
             if let Some(folder) = self.path.parent() {
-                File::open(folder)?.sync_all()?;
+                sync_folder(folder)?;
             }
             self.named = true;
         }
@@ -96,6 +96,11 @@ impl PackWriter {
 /// Reads up to `buffer.len()` bytes of the pack at `offset`.
 pub fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
     file.read_at(buffer, offset)
+}
+
+/// Waits until the names in `folder` are on the disk. Blocks.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 /// Makes `folder` and its parents, readable by the owner only.

@@ -26,6 +26,11 @@ pub enum Step {
         folder: FolderId,
         path: FolderPath,
     },
+    /// Gives a folder exactly these special uses, where the other side lets anyone.
+    SpecialUses {
+        folder: FolderId,
+        special_use: Vec<String>,
+    },
     Subscribe {
         path: FolderPath,
         subscribed: bool,
@@ -81,6 +86,7 @@ fn step(change: &Change) -> Step {
         }
         Change::FolderRenamed { folder, path } => Step::Rename { folder, path },
         Change::FolderDeleted { folder } => Step::Delete { folder },
+        Change::SpecialUsesChanged { folder, special_use } => Step::SpecialUses { folder, special_use },
         Change::SubscriptionChanged { path, subscribed } => Step::Subscribe { path, subscribed },
         Change::MessageAdded(added) => Step::Append { folder: added.folder, messages: vec![added] },
         Change::FlagsSet { folder, uids, flags } => Step::SetFlags { folder, uids, flags },

@@ -22,7 +22,7 @@ const SOON: Duration = Duration::from_secs(5);
 fn report(mailbox: MailboxId, seeded: bool, trouble: Option<Trouble>) -> MailboxReport {
     let progress = SeedProgress { messages_done: 3, messages_total: 7, bytes_done: 30, bytes_total: 70 };
     let capability = "notify+qresync".to_owned();
-    MailboxReport { mailbox, captured: Seq(0), capability, progress, seeded, swept_at: None, trouble }
+    MailboxReport { mailbox, captured: Seq(0), capability, progress, seeded, swept_at: None, trouble, unreadable: None }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that is not as expected")]
 
 mod damage;
+mod handed;
 mod heartbeat;
 mod known;
 mod lossy;

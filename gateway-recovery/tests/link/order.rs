@@ -27,6 +27,16 @@ async fn the_same_transaction_twice_is_acknowledged_again_and_stored_once() {
 }
 
 #[tokio::test]
+async fn a_known_number_with_other_changes_is_refused_as_diverged() {
+    let (site, mailbox) = Site::with_mailbox().await;
+    let ours = Cargo::default().whole(mailbox, 1, &[b"one"]).whole(mailbox, 2, &[b"two"]);
+    assert_eq!(site.ship(ours).await.acks, [received(mailbox, 2)]);
+    let theirs = Cargo::default().whole(mailbox, 2, &[b"another two"]).whole(mailbox, 3, &[b"three"]);
+    assert_eq!(site.ship(theirs).await.acks, [refused(mailbox, 2, Refusal::Diverged)]);
+    assert_eq!(site.received(mailbox).await.0, 2, "nothing is taken after a refusal");
+}
+
+#[tokio::test]
 async fn a_gap_is_refused_with_the_number_wanted() {
     let (site, mailbox) = Site::with_mailbox().await;
     let gap = |seq| refused(mailbox, seq, Refusal::Gap);

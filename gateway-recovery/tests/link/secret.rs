@@ -1,7 +1,7 @@
 //! Who may speak, and in which version.
 
 use reqwest::header;
-use understudy_protocol::messages::{Hello, LINK_VERSION, OLDEST_LINK_VERSION, Welcome};
+use understudy_protocol::messages::{GATEWAY_HEADER, Hello, LINK_VERSION, OLDEST_LINK_VERSION, Welcome};
 use uuid::Uuid;
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
 };
 
 fn hello(link_version: u32) -> Hello {
-    Hello { link_version, gateway: Uuid::new_v4(), product_version: "0.0.1".to_owned() }
+    Hello { link_version, gateway: Uuid::new_v4(), installation: Uuid::nil(), product_version: "0.0.1".to_owned() }
 }
 
 #[tokio::test]
@@ -72,4 +72,36 @@ async fn a_message_that_is_not_readable_is_refused() {
     site.post("inventory/7", "").await.expect(400);
     site.post("hello", vec![0; (16 << 20) + 1]).await.expect(413);
     assert_eq!(site.number("select count(*) from link where heard_at is not null").await, 0);
+}
+
+#[tokio::test]
+async fn a_second_installation_is_turned_away_while_the_first_is_heard_of() {
+    let (site, mailbox) = Site::with_mailbox().await;
+    let life = |installation| Hello { gateway: Uuid::now_v7(), installation, ..hello(LINK_VERSION) };
+    let as_life = async |gateway: Uuid| {
+        let request = site.client.post(site.url("ship")).header(header::AUTHORIZATION, format!("Bearer {SECRET}"));
+        let request = request.header(GATEWAY_HEADER, gateway.to_string());
+        request.body(Cargo::default().whole(mailbox, 1, &[b"mail"])).send().await.unwrap().status().as_u16()
+    };
+    let (ours, theirs) = (Uuid::new_v4(), Uuid::new_v4());
+    let (first, other, restarted) = (life(ours), life(theirs), life(ours));
+    site.ask("hello", &first).await.expect(200);
+    let refused = site.ask("hello", &other).await.expect(403);
+    assert!(refused.text().contains("stop one of them"), "{}", refused.text());
+    site.ask("hello", &other).await.expect(403);
+    assert_eq!(site.number("select count(*) from event where kind = 'source_refused'").await, 1, "said once");
+    assert_eq!(as_life(other.gateway).await, 403, "nothing else is heard of it either");
+    assert_eq!(site.received(mailbox).await.0, 0);
+
+    // A restart takes over at once; the life before it is over, a clone of the machine included.
+    site.ask("hello", &restarted).await.expect(200);
+    assert_eq!(as_life(first.gateway).await, 403);
+    site.ask("hello", &first).await.expect(403);
+    assert_eq!(as_life(restarted.gateway).await, 200);
+
+    // Once nothing has been heard of it, another one may.
+    site.execute("update link set heard_at = now() - interval '31 seconds'").await;
+    site.ask("hello", &other).await.expect(200);
+    assert_eq!(as_life(other.gateway).await, 200);
+    assert_eq!(as_life(restarted.gateway).await, 403);
 }

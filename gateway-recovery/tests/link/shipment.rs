@@ -1,6 +1,6 @@
 //! Bodies of shipments, made piece by piece.
 
-use chrono::Utc;
+use chrono::DateTime;
 use understudy_protocol::{
     AddedMessage, Change, ContentRef, Digest, Direction, Epoch, FolderId, MailboxId, Position, Seq, Transaction, Uid,
     codec,
@@ -67,7 +67,8 @@ pub(crate) fn transaction(mailbox: MailboxId, seq: i64, contents: &[&[u8]]) -> T
         seq: Seq(seq),
         epoch: Epoch(1),
         seed: false,
-        captured_at: Utc::now(),
+        // The same transaction is the same whenever it is made.
+        captured_at: DateTime::UNIX_EPOCH,
         changes: added.collect(),
         position: Position::default(),
     }

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use understudy_database::{content, journal, mailbox, mailbox::NewMailbox, server};
-use understudy_gateway_recovery::{ContentConfig, RecoveryConfig};
+use understudy_gateway_recovery::{BrakeConfig, ContentConfig, RecoveryConfig};
 use understudy_protocol::{
     Digest, MailboxId, Seq, TenantId, Transaction, codec,
     messages::{Directives, Heartbeat, MailboxReport, Shipped},
@@ -254,6 +254,11 @@ impl Site {
         Some(bytes)
     }
 
+    /// The spool folder shared with the source gateway.
+    pub(crate) fn spool(&self) -> PathBuf {
+        self.folder.path().join("spool")
+    }
+
     /// Bytes in all pack files; `None` while there is no file.
     pub(crate) fn pack_bytes(&self) -> Option<u64> {
         let sizes = std::fs::read_dir(self.folder.path().join("content")).unwrap();
@@ -303,6 +308,9 @@ impl Gateway {
             listener,
             link_secret: SECRET.to_owned().into(),
             content: ContentConfig::File(folder.path().join("content")),
+            shared_spool: Some(folder.path().join("spool")),
+            brake: BrakeConfig::default(),
+            verify_every: None,
         };
         let task = tokio::spawn(understudy_gateway_recovery::run(config, shutdown.clone()));
         Self { address, shutdown, task }
@@ -328,14 +336,16 @@ fn definition(name: &str, role: ServerRole) -> Server {
             password_file: Some(PathBuf::from("/nonexistent/password")),
             form: None,
         },
+        return_login: None,
         lmtp: None,
+        submission: None,
         manage: None,
     }
 }
 
 pub(crate) fn heartbeat(seen_version: u64, wait: Duration, mailboxes: Vec<MailboxReport>) -> Heartbeat {
     let wait_ms = u64::try_from(wait.as_millis()).unwrap();
-    Heartbeat { gateway: Uuid::nil(), sent_at: Utc::now(), wait_ms, seen_version, mailboxes }
+    Heartbeat { gateway: Uuid::nil(), sent_at: Utc::now(), wait_ms, seen_version, mailboxes, unproven: Vec::new() }
 }
 
 /// A body that comes piece by piece; an error breaks it off.

@@ -1,10 +1,10 @@
-//! The demo: two real mail servers, Understudy between them, three mailboxes under live traffic until Ctrl-C.
+//! The demo: two real mail servers with a front door, Understudy between them, three mailboxes under live traffic until Ctrl-C.
 //!
 //! Keeps true: nothing is written outside its folder; whatever an earlier, killed demo left running there is ended first.
 
 use std::fs;
 use std::io::IsTerminal as _;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,7 +17,8 @@ use rand::seq::IndexedRandom as _;
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 use understudy_tests::client::Client;
-use understudy_tests::dovecot::{Dovecot, Options, PASSWORD};
+use understudy_tests::dovecot::{Dovecot, Options, PASSWORD, free_port};
+use understudy_tests::front_door::{DovecotProxy, Plan};
 use understudy_tests::mail::Mail;
 use understudy_tests::process;
 use understudy_tests::stack::{Stack, program};
@@ -33,8 +34,8 @@ const MESSAGES_MAX: usize = 300;
 const TRAFFIC_PAUSE: Duration = Duration::from_millis(700);
 /// A socket's path takes some 100 bytes; this much is left for the folder.
 const FOLDER_LENGTH_MAX: usize = 60;
-/// Preferred ports: web, primary IMAP, standby IMAP.
-const PORTS: [u16; 3] = [8080, 1143, 2143];
+/// Preferred ports: web, primary IMAP, standby IMAP, front door.
+const PORTS: [u16; 4] = [8080, 1143, 2143, 3143];
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -67,7 +68,7 @@ async fn interrupted() {
 }
 
 async fn show(folder: &Path, check: bool) -> Result<()> {
-    println!("Starting two Dovecot servers and Understudy");
+    println!("Starting two Dovecot servers, a front door and Understudy");
     let server = |name: &str, port: u16| {
         let options = Options {
             dir: Some(folder.join(name)),
@@ -82,7 +83,11 @@ async fn show(folder: &Path, check: bool) -> Result<()> {
     let web = format!("127.0.0.1:{}", free(PORTS[0]).unwrap_or(0));
     let dir = folder.join("understudy");
     fs::create_dir_all(&dir)?;
-    let mut stack = Stack::up_in(&dir, &web, &[("primary", &primary), ("standby", &standby)], "").await?;
+    let door_port = free(PORTS[3]).map_or_else(|| free_port(Ipv4Addr::LOCALHOST), Ok)?;
+    let plan = Plan::with_imap(Ipv4Addr::LOCALHOST, door_port)?;
+    let servers = [("primary", &primary), ("standby", &standby)];
+    let mut stack = Stack::up_in(&dir, &web, &servers, &plan.configuration()).await?;
+    let door = DovecotProxy::start(&plan)?.quiet();
     println!("Filling three mailboxes and protecting them");
     for (number, user) in USERS.iter().enumerate() {
         fill(&primary, user, number as u64).await?;
@@ -92,23 +97,23 @@ async fn show(folder: &Path, check: bool) -> Result<()> {
     let mut traffic = Traffic { random: StdRng::from_os_rng(), mail: Mail::from_seed(rand::random()), changes: 0 };
     if check {
         for _ in 0..20 {
-            traffic.change(&primary).await?;
+            traffic.change(door.imap_address()).await?;
         }
         stack.command(&["mailbox", "wait", "--all"]).await?.expect(0)?;
         stack.command(&["mailbox", "verify", "--all"]).await?.expect(0)?;
         println!("The mailboxes are the same on both sides");
         return stack.stop();
     }
-    explain(&stack, &primary, &standby).await?;
+    explain(&stack, &door, &primary, &standby).await?;
     loop {
         tokio::select! {
             () = interrupted() => break,
             () = tokio::time::sleep(TRAFFIC_PAUSE) => {}
         }
         // A user who tries things may get in the way of a change; the next one is as good.
-        let _ = traffic.change(&primary).await;
+        let _ = traffic.change(door.imap_address()).await;
         if std::io::stdout().is_terminal() {
-            print!("\r{} changes made on the primary so far; Ctrl-C ends the demo ", traffic.changes);
+            print!("\r{} changes made through the front door so far; Ctrl-C ends the demo ", traffic.changes);
             let _ = std::io::Write::flush(&mut std::io::stdout());
         }
     }
@@ -116,7 +121,7 @@ async fn show(folder: &Path, check: bool) -> Result<()> {
     stack.stop()
 }
 
-async fn explain(stack: &Stack, primary: &Dovecot, standby: &Dovecot) -> Result<()> {
+async fn explain(stack: &Stack, door: &DovecotProxy, primary: &Dovecot, standby: &Dovecot) -> Result<()> {
     let token = stack.json(&["token", "create", "--role", "administrator", "--name", "demo"]).await?;
     let token = token["token"].as_str().context("no token was made")?.to_owned();
     let web = stack.address()?;
@@ -128,6 +133,7 @@ Understudy is running.
 
   Web       {web}
             log in with this token: {token}
+  Door      IMAP on {}, plain: where the users work
   Primary   IMAP on {}, plain
   Standby   IMAP on {}, plain
             log in as {} with the password {PASSWORD}
@@ -140,10 +146,13 @@ To try, in another terminal:
   {program} mailbox wait --all
   {program} mailbox verify --all
   {program} server check {PRIMARY}
+  {program} switchover ana@example.org --wait
+  {program} switchback ana@example.org --wait
 
-Or connect a mail program to both servers, change something on the primary and watch the standby.
+Or connect a mail program to the front door and to the standby, change something at the door and watch the standby.
 Ctrl-C ends the demo.
 ",
+        door.imap_address(),
         primary.imap_address(),
         standby.imap_address(),
         USERS.join(", "),
@@ -176,9 +185,9 @@ struct Traffic {
 }
 
 impl Traffic {
-    async fn change(&mut self, primary: &Dovecot) -> Result<()> {
+    async fn change(&mut self, door: SocketAddr) -> Result<()> {
         let user = USERS.choose(&mut self.random).copied().unwrap_or(USERS[0]);
-        let mut client = Client::log_in(primary.imap_address(), user, PASSWORD).await?;
+        let mut client = Client::log_in(door, user, PASSWORD).await?;
         let uids = client.uids("INBOX").await?;
         let uid = uids.choose(&mut self.random).copied().unwrap_or_default().to_string();
         let crowded = uids.len() > MESSAGES_MAX;

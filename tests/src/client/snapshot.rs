@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, Result};
 use chrono::DateTime;
 
-use super::{Client, Value, decode, folder_name};
+use super::{Client, Value};
 
 /// The attributes by which folders have a special use (RFC 6154).
 const SPECIAL_USES: [&str; 7] = ["\\All", "\\Archive", "\\Drafts", "\\Flagged", "\\Junk", "\\Sent", "\\Trash"];
@@ -24,6 +24,8 @@ pub struct Folder {
     pub special_uses: BTreeSet<String>,
     pub uid_validity: u32,
     pub uid_next: u32,
+    /// HIGHESTMODSEQ.
+    pub mod_seq: u64,
     /// How many messages no session has seen yet.
     pub recent: u32,
     /// In UID order.
@@ -49,7 +51,7 @@ impl Client {
             let [_, kind, attributes, separator, name] = response.as_slice() else { continue };
             if kind.is("LIST") {
                 let mut folder = listed(attributes);
-                let name = readable(name, separator);
+                let name = self.readable(name, separator);
                 if folder.selectable {
                     self.look_into(&name, &mut folder)
                         .await
@@ -58,11 +60,11 @@ impl Client {
                 snapshot.folders.insert(name, folder);
             }
         }
-        for response in self.command("LSUB \"\" \"*\"").await? {
+        // Not LSUB: Cyrus leaves out what is subscribed and has no folder.
+        for response in self.command("LIST (SUBSCRIBED) \"\" \"*\"").await? {
             let [_, kind, attributes, separator, name] = response.as_slice() else { continue };
-            // A parent of something subscribed is listed with \Noselect and is not subscribed itself.
-            if kind.is("LSUB") && !attributes.list().iter().any(|attribute| attribute.is("\\Noselect")) {
-                snapshot.subscriptions.insert(readable(name, separator));
+            if kind.is("LIST") && attributes.list().iter().any(|attribute| attribute.is("\\Subscribed")) {
+                snapshot.subscriptions.insert(self.readable(name, separator));
             }
         }
         Ok(snapshot)
@@ -70,12 +72,15 @@ impl Client {
 
     /// EXAMINE takes no `\Recent` and PEEK sets no `\Seen`.
     async fn look_into(&mut self, name: &str, folder: &mut Folder) -> Result<()> {
-        for response in self.command(&format!("EXAMINE {}", folder_name(name))).await? {
+        for response in self.command(&format!("EXAMINE {}", self.folder_name(name))).await? {
             let words: Vec<String> = response.iter().map(Value::text).collect();
             let number = |text: &str| text.trim_end_matches(']').parse().unwrap_or_default();
             match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
                 ["*", "OK", "[UIDVALIDITY", value, ..] => folder.uid_validity = number(value),
                 ["*", "OK", "[UIDNEXT", value, ..] => folder.uid_next = number(value),
+                ["*", "OK", "[HIGHESTMODSEQ", value, ..] => {
+                    folder.mod_seq = value.trim_end_matches(']').parse().unwrap_or_default();
+                }
                 ["*", value, "RECENT"] => folder.recent = number(value),
                 _ => {}
             }
@@ -101,11 +106,6 @@ fn listed(attributes: &Value) -> Folder {
         special_uses: SPECIAL_USES.into_iter().filter(|name| has(name)).map(str::to_owned).collect(),
         ..Folder::default()
     }
-}
-
-fn readable(name: &Value, separator: &Value) -> String {
-    let name = decode(&name.text());
-    if separator.is("/") || *separator == Value::Nil { name } else { name.replace(&separator.text(), "/") }
 }
 
 /// `* 1 FETCH (…)`; an update without the message is none of ours.

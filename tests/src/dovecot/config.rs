@@ -89,6 +89,8 @@ service lmtp {{
   }}
 }}
 service doveadm {{
+  service_count = 0
+  process_min_avail = {warm_doveadm}
   inet_listener http {{
     port = {doveadm}
   }}
@@ -101,6 +103,7 @@ protocol imap {{
         fsync = options.mail_fsync,
         plugins = plugins.join(" "),
         imap_plugins = options.imap_plugins.join(" "),
+        warm_doveadm = u8::from(options.managed),
         client_limit = options.imap_client_limit,
         service_count = options.imap_service_count,
     );
@@ -122,7 +125,7 @@ protocol imap {{
 }
 
 /// Without root there is one user for everything, and no chroot.
-fn as_ordinary_user() -> String {
+pub(super) fn as_ordinary_user() -> String {
     let id = |flag| {
         let output = std::process::Command::new("id").arg(flag).output();
         output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()

@@ -1,6 +1,7 @@
 //! One process of Understudy.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
 use super::{config_file, program};
+use crate::failpoint::{self, Failpoints};
 use crate::process;
 
 /// A clean stop includes that of PostgreSQL.
@@ -42,6 +44,7 @@ impl Role {
             .arg(self.name)
             .args(&self.arguments)
             .env("UNDERSTUDY_CONFIG", config_file(&self.dir))
+            .env(failpoint::VARIABLE, Failpoints::in_dir(&self.dir).dir())
             .current_dir(&self.dir);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.child = Some(command.spawn().with_context(|| format!("could not start understudy {}", self.name))?);
@@ -54,6 +57,16 @@ impl Role {
             Ok(Some(status)) => Some(format!("understudy {} ended with {status}", self.name)),
             _ => None,
         }
+    }
+
+    /// Whether it aborted; then it can be started again.
+    pub(super) fn aborted(&mut self) -> bool {
+        let status = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+        let aborted = status.is_some_and(|status| status.signal() == Some(Signal::ABORT.as_raw()));
+        if aborted {
+            self.child = None;
+        }
+        aborted
     }
 
     /// `whole`: its children get the signal too.

@@ -1,5 +1,6 @@
 //! `understudy mailbox …`: what is protected, how it fares, and whether the two sides are equal.
 
+mod held;
 mod list;
 mod protect;
 mod rows;
@@ -42,6 +43,12 @@ any order, `primary` and `standby` may be among them), or one address a line and
     Pause(Many),
     /// Go on mirroring; also tries at once what failed before
     Resume(Many),
+    /// Show what the mass-change brake stopped: folders, counts, some of the messages
+    Held(One),
+    /// What the brake stopped was meant: remove it from the standby too, and go on
+    Release(Many),
+    /// What the brake stopped was not meant: keep it on the standby, and go on
+    Discard(Many),
     /// Stop protecting mailboxes; their copies on the standby stay
     Unprotect(Unprotect),
     /// Wait until every change made before now is visible on the other side
@@ -127,6 +134,9 @@ impl MailboxCommand {
             Self::Show(_) => "show the mailbox",
             Self::Pause(_) => "pause the mailbox",
             Self::Resume(_) => "resume the mailbox",
+            Self::Held(_) => "show what is held",
+            Self::Release(_) => "release the mailbox",
+            Self::Discard(_) => "discard what is held",
             Self::Unprotect(_) => "unprotect the mailbox",
             Self::Wait(_) => "wait for the mailboxes",
             Self::Verify(_) => "verify the mailboxes",
@@ -142,6 +152,11 @@ pub(crate) async fn run(command: &MailboxCommand, context: &Context) -> Result<E
         MailboxCommand::Show(one) => list::show(context, &client, one).await,
         MailboxCommand::Pause(many) => steer(context, &client, many, "pause", "Paused").await,
         MailboxCommand::Resume(many) => steer(context, &client, many, "resume", "Resumed").await,
+        MailboxCommand::Held(one) => held::run(context, &client, one).await,
+        MailboxCommand::Release(many) => steer(context, &client, many, "release", "Released").await,
+        MailboxCommand::Discard(many) => {
+            steer(context, &client, many, "discard", "Kept on the standby, and on with").await
+        }
         MailboxCommand::Unprotect(unprotect) => unprotect_each(context, &client, unprotect).await,
         MailboxCommand::Wait(wait) => wait::run(context, &client, wait).await,
         MailboxCommand::Verify(verify) => verify::run(context, &client, verify).await,
@@ -154,6 +169,8 @@ fn on_primary(primary: Option<&String>) -> Vec<(&'static str, &str)> {
 
 /// How long an act that the API does by itself may take to show as a run that ended.
 const STEER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long carrying out a release may take before the command says where to follow it.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(600);
 
 async fn steer(context: &Context, client: &Client, many: &Many, act: &'static str, verb: &str) -> Result<Exit> {
     let body = many.reason.as_ref().map_or_else(|| json!({}), |reason| json!({"reason": reason}));
@@ -161,7 +178,8 @@ async fn steer(context: &Context, client: &Client, many: &Many, act: &'static st
     for address in &many.addresses {
         let outcome = async {
             let answer = client.post(&["mailboxes", address, act], &on_primary(many.primary.as_ref()), &body).await?;
-            let run = client.follow(crate::client::decode(&answer.body)?, STEER_TIMEOUT).await?;
+            let timeout = if act == "release" { RELEASE_TIMEOUT } else { STEER_TIMEOUT };
+            let run = client.follow(crate::client::decode(&answer.body)?, timeout).await?;
             run.into_result()
         };
         outcomes.note(context, address, verb, outcome.await);

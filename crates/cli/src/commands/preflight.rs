@@ -2,6 +2,7 @@
 //!
 //! Keeps true: without `--fix` nothing is changed; the private PostgreSQL is tried in a scratch folder that is removed.
 
+mod doors;
 mod machine;
 mod servers;
 
@@ -78,6 +79,7 @@ async fn look(preflight: &Preflight, context: &Context, config: &Config) -> Vec<
     findings.extend(machine::inotify());
     findings.extend(machine::secrets(config, fix));
     findings.extend(servers::look(context, config, running).await);
+    findings.extend(doors::look(config).await);
     findings
 }
 

@@ -2,14 +2,15 @@
 //!
 //! Not here: all three in one process (`up`).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use secrecy::SecretString;
 use tracing::{info, warn};
-use understudy_admin_api::AdminConfig;
+use understudy_admin_api::{AdminConfig, NginxConfig};
+use understudy_database::PgPool;
 use understudy_gateway_recovery::{ContentConfig, RecoveryConfig};
 use understudy_gateway_source::SourceConfig;
 use understudy_protocol::TenantId;
@@ -21,9 +22,10 @@ use crate::logging::LogFormat;
 use crate::running::{DataDir, Database, Door, LinkEnds, Roles, Signals, link_secret, web_address};
 
 /// Connections to the database, each role its own: together well below what the private cluster takes.
-const SOURCE_CONNECTIONS: u32 = 24;
-const RECOVERY_CONNECTIONS: u32 = 32;
-const ADMIN_CONNECTIONS: u32 = 16;
+const SOURCE_CONNECTIONS: u32 = 10;
+const RECOVERY_CONNECTIONS: u32 = 24;
+const ADMIN_CONNECTIONS: u32 = 10;
+const DOOR_CONNECTIONS: u32 = 4;
 
 /// A role that stands for so long has started; from then on it is brought back when it falls.
 const STARTED: Duration = Duration::from_secs(3);
@@ -41,6 +43,14 @@ pub(crate) struct RoleArguments {
     /// How the log is written
     #[arg(long, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
     pub(crate) log_format: LogFormat,
+}
+
+/// Where the other gateway is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Neighbours {
+    /// In this process, on the same data folder.
+    Both,
+    Apart,
 }
 
 /// Which role runs alone.
@@ -76,7 +86,7 @@ pub(crate) async fn run(role: Alone, context: &Context) -> Result<Exit> {
     // Whatever can be refused is refused before a database is started.
     let prepared = Prepared::new(role, &config, &data_dir)?;
     let database = tokio::select! {
-        database = Database::open(url, &config.data_dir) => database?,
+        database = Database::open(url, &config.data_dir, config.door_dir.as_deref().filter(|_| role == Alone::Recovery)) => database?,
         () = signals.stop.cancelled() => return Ok(Exit::Done),
     };
     let outcome = async {
@@ -146,10 +156,13 @@ impl Prepared {
 
     async fn start(self, roles: &mut Roles, config: &Config, database: &Database) -> Result<()> {
         match self {
-            Self::Source { secret, recovery_urls } => start_source(roles, config, database, secret, recovery_urls),
+            Self::Source { secret, recovery_urls } => {
+                start_source(roles, config, database, secret, recovery_urls, Neighbours::Apart);
+            }
             Self::Recovery { secret, door } => {
                 sync_servers(config, database).await?;
-                start_recovery(roles, config, database, secret, door);
+                start_recovery(roles, config, database, secret, door, Neighbours::Apart);
+                start_doors(roles, config, database);
             }
             Self::Admin { door, socket, metrics } => {
                 info!("The admin role answers at {}", web_address(door.address()));
@@ -166,6 +179,7 @@ pub(super) fn start_source(
     database: &Database,
     secret: SecretString,
     recovery_urls: Vec<String>,
+    neighbours: Neighbours,
 ) {
     let pool = database.pool(SOURCE_CONNECTIONS);
     let (data_dir, capability_mask) = (config.data_dir.clone(), config.capability_mask.clone());
@@ -175,6 +189,7 @@ pub(super) fn start_source(
             data_dir: data_dir.clone(),
             recovery_urls: recovery_urls.clone(),
             link_secret: secret.clone(),
+            shares_spool: neighbours == Neighbours::Both,
             capability_mask: capability_mask.clone(),
         };
         Ok(understudy_gateway_source::run(config, stop))
@@ -187,9 +202,11 @@ pub(super) fn start_recovery(
     database: &Database,
     secret: SecretString,
     door: Door,
+    neighbours: Neighbours,
 ) {
     let pool = database.pool(RECOVERY_CONNECTIONS);
     let (data_dir, content_dir) = (config.data_dir.clone(), config.content_dir.clone());
+    let (brake, verify_every) = (config.brake, config.verify_every);
     roles.start("recovery", move |stop| {
         let config = RecoveryConfig {
             pool: pool.clone(),
@@ -197,9 +214,45 @@ pub(super) fn start_recovery(
             listener: door.listener()?,
             link_secret: secret.clone(),
             content: ContentConfig::File(content_dir.clone()),
+            shared_spool: (neighbours == Neighbours::Both).then(|| understudy_gateway_source::spool_folder(&data_dir)),
+            brake,
+            verify_every,
         };
         Ok(understudy_gateway_recovery::run(config, stop))
     });
+}
+
+/// Lets front doors log in to the database with the password of the configuration.
+async fn set_door_password(config: &Config, pool: &PgPool) {
+    let Some(path) = &config.door_password_file else { return };
+    let set = async {
+        let password = crate::running::first_line(path, "the password of understudy_door");
+        let password = password.map_err(|failure| anyhow::anyhow!("{}", failure.why()))?;
+        understudy_database::front_door::set_password(pool, &password).await?;
+        anyhow::Ok(())
+    };
+    if let Err(error) = set.await {
+        warn!(error = %format!("{error:#}"), "The role understudy_door has no new password; front doors may not get in. Set it yourself: alter role understudy_door login password '…'");
+    }
+}
+
+/// Keeps front doors in step with the routes.
+pub(super) fn start_doors(roles: &mut Roles, config: &Config, database: &Database) {
+    let pool = database.pool(DOOR_CONNECTIONS);
+    let watch = understudy_front_door::Watch { routes_file: config.routes_file.clone() };
+    roles.start("doors", move |stop| {
+        let followed = understudy_front_door::run(pool.clone(), watch.clone(), stop);
+        Ok(async move {
+            followed.await;
+            Ok(())
+        })
+    });
+}
+
+fn nginx(key_file: Option<&Path>, plaintext: bool) -> anyhow::Result<Option<NginxConfig>> {
+    let Some(path) = key_file else { return Ok(None) };
+    let key = crate::running::first_line(path, "the key for nginx").map_err(|failure| anyhow::anyhow!("{failure}"))?;
+    Ok(Some(NginxConfig { key: SecretString::from(key), plaintext }))
 }
 
 pub(super) fn start_admin(
@@ -212,6 +265,7 @@ pub(super) fn start_admin(
 ) {
     let pool = database.pool(ADMIN_CONNECTIONS);
     let public_url = config.public_url.clone();
+    let (nginx_key_file, plaintext) = (config.nginx_key_file.clone(), config.nginx_plaintext);
     roles.start("admin", move |stop| {
         let config = AdminConfig {
             pool: pool.clone(),
@@ -219,6 +273,7 @@ pub(super) fn start_admin(
             public_url: public_url.clone(),
             socket: Some(socket.clone()),
             metrics: Some(metrics.clone()),
+            nginx: nginx(nginx_key_file.as_deref(), plaintext)?,
         };
         Ok(understudy_admin_api::run(config, stop))
     });
@@ -230,10 +285,12 @@ pub(super) async fn sync_servers(config: &Config, database: &Database) -> Result
     let synced = async {
         let mut transaction = pool.begin().await?;
         let kept = understudy_database::server::sync_configured(&mut transaction, TENANT, &config.servers).await?;
+        understudy_database::front_door::sync_configured(&mut transaction, TENANT, &config.front_doors).await?;
         transaction.commit().await?;
         anyhow::Ok(kept)
     };
     let synced = synced.await;
+    set_door_password(config, &pool).await;
     pool.close().await;
     let kept = synced.map_err(|error| {
         Failure::because("the configured servers could not be stored", &error, "check the database, then start again")

@@ -94,6 +94,8 @@ pub(super) struct Server {
     ca_file: Option<String>,
     login: Value,
     lmtp: Option<String>,
+    #[serde(default)]
+    submission: Option<String>,
     manage: Option<Value>,
     #[serde(default)]
     configured: bool,
@@ -228,6 +230,7 @@ fn show(server: &Server) {
     fact("Password file", inner(Some(&server.login), "password_file").as_deref());
     fact("Form", inner(Some(&server.login), "form").as_deref());
     fact("LMTP", server.lmtp.as_deref());
+    fact("Submission", server.submission.as_deref());
     fact("Doveadm", inner(server.manage.as_ref(), "doveadm").as_deref());
     fact("Configured", server.configured.then_some("in the configuration file, which is where to change it"));
     fact("Mailboxes", Some(&server.mailboxes.to_string()));

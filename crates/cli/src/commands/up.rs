@@ -11,7 +11,8 @@ use tracing::{info, warn};
 
 use super::Context;
 use super::roles::{
-    RoleArguments, metrics, role_failure, say_notes, start_admin, start_recovery, start_source, sync_servers,
+    Neighbours, RoleArguments, metrics, role_failure, say_notes, start_admin, start_doors, start_recovery,
+    start_source, sync_servers,
 };
 use crate::client::Client;
 use crate::config::{self, Config};
@@ -71,7 +72,7 @@ pub(crate) async fn run(up: &Up, context: &Context) -> Result<Exit> {
         metrics: metrics()?,
     };
     let database = tokio::select! {
-        database = Database::open(config.database.as_ref(), &config.data_dir) => database?,
+        database = Database::open(config.database.as_ref(), &config.data_dir, config.door_dir.as_deref()) => database?,
         () = signals.stop.cancelled() => return Ok(Exit::Done),
     };
     let mut roles = Roles::new();
@@ -109,8 +110,9 @@ async fn serve(
     let Prepared { secret, admin, recovery, socket, metrics } = prepared;
     let web = web_address(admin.address());
     let recovery_url = web_address(recovery.address());
-    start_recovery(roles, config, database, secret.clone(), recovery);
-    start_source(roles, config, database, secret, vec![recovery_url]);
+    start_recovery(roles, config, database, secret.clone(), recovery, Neighbours::Both);
+    start_source(roles, config, database, secret, vec![recovery_url], Neighbours::Both);
+    start_doors(roles, config, database);
     start_admin(roles, config, database, admin, socket.clone(), metrics);
     tokio::select! {
         ready = wait_until_ready(&socket) => ready?,

@@ -33,10 +33,10 @@ fn descend(settings: &mut Settings, prefix: &str, keys: &'static [Key], parts: &
     match (&key.kind, rest) {
         (Kind::Table(keys), [_, ..]) => descend(settings, &path, keys, rest, value, origin),
         (Kind::Tables(keys), [number, rest @ ..]) if !rest.is_empty() => {
-            let Some(number) = numbered(settings, number, &origin) else {
+            let Some(number) = numbered(settings, key.name, number, &origin) else {
                 let what = format!("\"{number}\" is not the number of a [[{name}]]");
-                let remedy =
-                    format!("there are {}; the next one is {}", settings.servers.len(), settings.servers.len());
+                let there = settings.tables(name).len();
+                let remedy = format!("there are {there}; the next one is {there}");
                 return settings.problem(Some(origin), what, remedy);
             };
             descend(settings, &format!("{path}.{number}"), keys, rest, value, origin);
@@ -57,13 +57,14 @@ fn descend(settings: &mut Settings, prefix: &str, keys: &'static [Key], parts: &
     }
 }
 
-/// The place among the servers that was meant; the next free one makes a new server.
-fn numbered(settings: &mut Settings, number: &str, origin: &Origin) -> Option<usize> {
+/// The place among the tables of a name that was meant; the next free one makes a new table.
+fn numbered(settings: &mut Settings, name: &'static str, number: &str, origin: &Origin) -> Option<usize> {
     let number: usize = number.parse().ok()?;
-    if number == settings.servers.len() {
-        settings.servers.push(origin.clone());
+    let there = settings.tables(name).len();
+    if number == there {
+        settings.begin_table(name, origin.clone());
     }
-    (number < settings.servers.len()).then_some(number)
+    (number <= there).then_some(number)
 }
 
 fn written(kind: &Kind, value: String) -> Written {

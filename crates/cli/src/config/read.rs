@@ -64,8 +64,7 @@ impl Source<'_> {
                         settings.problem(Some(origin), what, format!("write {}", key.kind.expected()));
                         continue;
                     };
-                    let number = settings.servers.len();
-                    settings.servers.push(origin);
+                    let number = settings.begin_table(key.name, origin);
                     self.table(settings, &format!("{path}.{number}"), keys, table);
                 }
             }
@@ -88,7 +87,7 @@ fn written(value: &DeValue<'_>) -> Written {
                 array.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect();
             texts.map_or(Written::Other("a list that holds more than texts"), Written::List)
         }
-        DeValue::Integer(_) => Written::Other("a number"),
+        DeValue::Integer(number) => Written::Number(number.to_string()),
         DeValue::Float(_) => Written::Other("a number"),
         DeValue::Datetime(_) => Written::Other("a date"),
         DeValue::Table(_) => Written::Other("a table"),

@@ -32,6 +32,14 @@ pub(crate) enum Kind {
     /// Several words.
     Words,
     Choice(&'static [&'static str]),
+    /// A whole number.
+    Number,
+    /// A part of something in per cent, or `off`.
+    Share,
+    /// Such as `10m`, or `off` where the flag says so.
+    Duration {
+        or_off: bool,
+    },
     /// Only from the environment: a file that holds it would be a secret lying in the open.
     Secret,
 }
@@ -64,10 +72,51 @@ pub(crate) static ROOT: &[Key] = &[
             key("capability_mask", Kind::Words),
         ]),
     ),
+    key(
+        "brake",
+        Kind::Table(&[
+            key("share", Kind::Share),
+            key("messages", Kind::Number),
+            key("within", Kind::Duration { or_off: false }),
+        ]),
+    ),
+    key("verify", Kind::Table(&[key("every", Kind::Duration { or_off: true })])),
     key("content", Kind::Table(&[key("store", Kind::Text)])),
     key("smtp", Kind::Table(&[key("relays", Kind::Urls(&["smtp", "smtps"]))])),
     key("link", Kind::Table(&[key("secret_file", Kind::Path), key("secret", Kind::Secret)])),
     key("server", Kind::Tables(SERVER)),
+    key(
+        "routes",
+        Kind::Table(&[
+            key("file", Kind::Path),
+            key("database_socket", Kind::Path),
+            key("database_password_file", Kind::Path),
+            key("primary_from", Kind::Words),
+            key("bypass_from", Kind::Words),
+        ]),
+    ),
+    key("nginx", Kind::Table(&[key("key_file", Kind::Path), key("plaintext", Kind::Flag)])),
+    key("domain", Kind::Tables(&[key("name", Kind::Text), key("primary", Kind::Text)])),
+    key(
+        "front_door",
+        Kind::Tables(&[
+            key("name", Kind::Text),
+            key("kind", Kind::Choice(&["dovecot", "nginx"])),
+            key("doveadm", Kind::Url(&["http", "https"])),
+            key("key_file", Kind::Path),
+            key("ca_file", Kind::Path),
+            key("source", Kind::Text),
+            key("imap", Kind::Url(&["imaps", "imap", "imap+insecure"])),
+        ]),
+    ),
+];
+
+/// How one log-in opens every mailbox of a server.
+static LOGIN: &[Key] = &[
+    key("as", Kind::Choice(&["master", "authzid", "each"])),
+    key("user", Kind::Text),
+    key("password_file", Kind::Path),
+    key("form", Kind::Text),
 ];
 
 /// One `[[server]]`.
@@ -76,16 +125,10 @@ static SERVER: &[Key] = &[
     key("role", Kind::Choice(&["primary", "standby"])),
     key("imap", Kind::Url(&["imaps", "imap", "imap+insecure"])),
     key("ca_file", Kind::Path),
-    key(
-        "login",
-        Kind::Table(&[
-            key("as", Kind::Choice(&["master", "authzid", "each"])),
-            key("user", Kind::Text),
-            key("password_file", Kind::Path),
-            key("form", Kind::Text),
-        ]),
-    ),
+    key("login", Kind::Table(LOGIN)),
+    key("return_login", Kind::Table(LOGIN)),
     key("lmtp", Kind::Url(&["lmtp", "lmtps"])),
+    key("submission", Kind::Url(&["smtp", "smtps"])),
     key("manage", Kind::Table(&[key("doveadm", Kind::Url(&["http", "https"])), key("key_file", Kind::Path)])),
 ];
 
@@ -94,7 +137,7 @@ impl Kind {
     pub(crate) fn expected(&self) -> String {
         match self {
             Self::Table(_) => "a table".into(),
-            Self::Tables(_) => "a list of tables, each headed `[[server]]`".into(),
+            Self::Tables(_) => "a list of tables, each headed like `[[server]]`".into(),
             Self::Text => "a text in quotes".into(),
             Self::Path => "a path in quotes".into(),
             Self::Flag => "true or false".into(),
@@ -103,6 +146,10 @@ impl Kind {
             Self::Urls(schemes) => format!("one URL or a list of URLs that start with {}", starts(schemes)),
             Self::Words => "a list of texts, such as [\"NOTIFY\"]".into(),
             Self::Choice(choices) => format!("one of {}", quoted(choices)),
+            Self::Number => "a whole number".into(),
+            Self::Share => "a part in per cent, such as \"50%\", or \"off\"".into(),
+            Self::Duration { or_off: true } => "a duration, such as \"24h\", or \"off\"".into(),
+            Self::Duration { or_off: false } => "a duration, such as \"10m\"".into(),
             Self::Secret => "an environment variable".into(),
         }
     }

@@ -14,7 +14,7 @@ use super::{
 /// Every complete server; what lacks in the others becomes a problem.
 pub(super) fn servers(settings: &mut Settings) -> Vec<Server> {
     let mut servers: Vec<Server> = Vec::new();
-    for (number, origin) in settings.servers.clone().into_iter().enumerate() {
+    for (number, origin) in settings.tables("server").to_vec().into_iter().enumerate() {
         let Some(server) = Table { settings, number, origin: &origin }.server() else { continue };
         if servers.iter().any(|earlier| earlier.name == server.name) {
             let what = format!("a second server is named \"{}\"", server.name);
@@ -36,7 +36,9 @@ struct Table<'s> {
 impl Table<'_> {
     fn server(&mut self) -> Option<Server> {
         let (name, role, imap) = (self.required("name"), self.required("role"), self.required("imap"));
-        let (login, manage) = (self.login(), self.manage());
+        let (login, manage) = (self.login("login"), self.manage());
+        let has_return = self.settings.has_table(&self.key("return_login"));
+        let return_login = if has_return { self.login("return_login") } else { None };
         if let Some(imap) = &imap {
             self.check_imap(imap);
         }
@@ -46,32 +48,38 @@ impl Table<'_> {
             imap: imap?,
             ca_file: path(self.settings, &self.key("ca_file")),
             login: login?,
+            return_login,
             lmtp: self.text("lmtp"),
+            submission: self.text("submission"),
             manage,
         })
     }
 
-    fn login(&mut self) -> Option<LoginConfig> {
-        let method = match self.required("login.as")?.as_str() {
+    fn login(&mut self, table: &str) -> Option<LoginConfig> {
+        let key = |name: &str| format!("{table}.{name}");
+        let method = match self.required(&key("as"))?.as_str() {
             "authzid" => LoginMethod::Authzid,
             "each" => LoginMethod::Each,
             _ => LoginMethod::Master,
         };
-        let password_file = path(self.settings, &self.key("login.password_file"));
+        let password_file = path(self.settings, &self.key(&key("password_file")));
         if password_file.is_none() {
-            let what = match method {
-                LoginMethod::Each => "\"login\" names no `password_file` with a line `address:password` for each user",
-                LoginMethod::Master | LoginMethod::Authzid => "\"login\" names no `password_file`",
+            let lines = match method {
+                LoginMethod::Each => " with a line `address:password` for each user",
+                LoginMethod::Master | LoginMethod::Authzid => "",
             };
-            self.problem("login.as", what, "add `password_file = \"…\"` to `login`");
+            let what = format!("\"{table}\" names no `password_file`{lines}");
+            self.problem(&key("as"), what, format!("add `password_file = \"…\"` to `{table}`"));
         }
-        let user = self.text("login.user");
+        let user = self.text(&key("user"));
         if user.is_none() && method != LoginMethod::Each {
-            self.problem("login.as", "\"login\" names no `user` to log in as", "add `user = \"…\"` to `login`");
+            let what = format!("\"{table}\" names no `user` to log in as");
+            self.problem(&key("as"), what, format!("add `user = \"…\"` to `{table}`"));
         }
-        let form = self.text("login.form");
+        let form = self.text(&key("form"));
         if form.as_deref().is_some_and(|form| !form.contains("{user}")) {
-            self.problem("login.form", "\"login.form\" has no place for the user", "write it like \"{user}*{master}\"");
+            let what = format!("\"{table}.form\" has no place for the user");
+            self.problem(&key("form"), what, "write it like \"{user}*{master}\"");
         }
         Some(LoginConfig { method, user, password_file, form })
     }

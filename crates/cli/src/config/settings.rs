@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use super::schema::{Key, Kind, nearest};
+use crate::duration::parse_duration;
 
 /// Where a setting was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,8 +61,8 @@ pub(crate) struct Setting {
 #[derive(Default)]
 pub(crate) struct Settings {
     values: BTreeMap<String, Setting>,
-    /// Where each `[[server]]` began.
-    pub(super) servers: Vec<Origin>,
+    /// Where each `[[server]]`, `[[front_door]]` … began.
+    tables: BTreeMap<&'static str, Vec<Origin>>,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -70,6 +71,7 @@ pub(super) enum Written {
     Text(String),
     Flag(bool),
     List(Vec<String>),
+    Number(String),
     /// Something no key takes, such as a date.
     Other(&'static str),
 }
@@ -103,6 +105,18 @@ impl Settings {
     /// Whether anything was written under the table `prefix`.
     pub(crate) fn has_table(&self, prefix: &str) -> bool {
         self.values.keys().any(|key| key.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.')))
+    }
+
+    /// Where each `[[name]]` began, in their order.
+    pub(super) fn tables(&self, name: &str) -> &[Origin] {
+        self.tables.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Begins another `[[name]]`, and answers its number.
+    pub(super) fn begin_table(&mut self, name: &'static str, origin: Origin) -> usize {
+        let tables = self.tables.entry(name).or_default();
+        tables.push(origin);
+        tables.len() - 1
     }
 
     pub(super) fn problem(&mut self, origin: Option<Origin>, what: impl Into<String>, remedy: impl Into<String>) {
@@ -157,6 +171,7 @@ fn check(kind: &Kind, written: Written, origin: &Origin) -> Result<Value, Refuse
         Written::Text(text) => Ok(text),
         Written::Flag(_) => Err(Refused::Kind("true or false")),
         Written::List(_) => Err(Refused::Kind("a list")),
+        Written::Number(_) => Err(Refused::Kind("a number")),
         Written::Other(found) => Err(Refused::Kind(found)),
     };
     match kind {
@@ -193,6 +208,30 @@ fn check(kind: &Kind, written: Written, origin: &Origin) -> Result<Value, Refuse
             let near = nearest(&choice, choices.iter().copied());
             Err(Refused::Value { why: format!("cannot be \"{choice}\""), near })
         }
+        Kind::Number => {
+            let number = match written {
+                Written::Number(number) => number,
+                other => text(other)?,
+            };
+            match number.parse::<u32>() {
+                Ok(_) => Ok(Value::Text(number)),
+                Err(_) => Err(Refused::Value { why: format!("cannot be {number}"), near: None }),
+            }
+        }
+        Kind::Share | Kind::Duration { .. } => {
+            let written = text(written)?;
+            let fits = match kind {
+                Kind::Duration { or_off: false } => parse_duration(&written).is_ok_and(|long| !long.is_zero()),
+                Kind::Duration { or_off: true } => {
+                    written == OFF || parse_duration(&written).is_ok_and(|long| !long.is_zero())
+                }
+                _ => written == OFF || share(&written).is_some(),
+            };
+            if fits {
+                return Ok(Value::Text(written));
+            }
+            Err(Refused::Value { why: format!("cannot be \"{written}\""), near: None })
+        }
         Kind::Secret if matches!(origin, Origin::File { .. }) => Err(Refused::SecretInFile),
         Kind::Text | Kind::Path | Kind::Secret => {
             let text = text(written)?;
@@ -203,6 +242,15 @@ fn check(kind: &Kind, written: Written, origin: &Origin) -> Result<Value, Refuse
         }
         Kind::Table(_) | Kind::Tables(_) => Err(Refused::Kind("a single value")),
     }
+}
+
+/// What switches a thing off.
+pub(super) const OFF: &str = "off";
+
+/// `50%` as 0.5.
+pub(super) fn share(text: &str) -> Option<f64> {
+    let per_cent: f64 = text.strip_suffix('%')?.trim().parse().ok()?;
+    (0.0..=100.0).contains(&per_cent).then_some(per_cent / 100.0)
 }
 
 fn list_of(written: Written, text: impl Fn(Written) -> Result<String, Refused>) -> Result<Vec<String>, Refused> {

@@ -36,7 +36,7 @@ fn table(text: &mut String, loaded: &Loaded, path: &str, header: &str, keys: &[K
                 table(text, loaded, &inner, &format!("[{name}]"), keys);
             }
             Kind::Tables(keys) => {
-                for number in 0..loaded.settings.servers.len() {
+                for number in 0..loaded.settings.tables(key.name).len() {
                     table(text, loaded, &format!("{inner}.{number}"), &format!("[[{}]]", key.name), keys);
                 }
             }
@@ -56,6 +56,7 @@ fn value(loaded: &Loaded, path: &str, kind: &Kind) -> Option<(String, String)> {
             let items: Vec<String> = settings.list(path)?.iter().map(|item| quote(&mask_password(item))).collect();
             format!("[{}]", items.join(", "))
         }
+        Kind::Number => settings.text(path)?.to_owned(),
         Kind::Secret => quote("***"),
         Kind::Path => quote(&super::path(settings, path)?.to_string_lossy()),
         Kind::SecretUrl(_) | Kind::Url(_) => quote(&mask_password(settings.text(path)?)),
@@ -70,7 +71,11 @@ fn default(loaded: &Loaded, path: &str) -> Option<String> {
         "data_dir" => Some(quote(&config.data_dir.to_string_lossy())),
         "admin.listen" => Some(quote(&config.admin_listen.to_string())),
         "recovery.listen" => Some(quote(&config.recovery_listen.to_string())),
-        "recovery.plaintext" | "source.plaintext" => Some("false".into()),
+        "recovery.plaintext" | "source.plaintext" | "nginx.plaintext" => Some("false".into()),
+        "brake.share" => Some(quote("50%")),
+        "brake.messages" => Some(config.brake.messages.to_string()),
+        "brake.within" => Some(quote("10m")),
+        "verify.every" => Some(quote("24h")),
         "content.store" => Some(quote("file")),
         _ => None,
     }

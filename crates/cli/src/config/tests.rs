@@ -213,3 +213,44 @@ fn what_is_shown_can_be_read_again() {
     };
     assert_eq!(values(&shown), values(&again));
 }
+
+#[test]
+fn any_text_is_a_configuration_or_says_what_is_wrong() {
+    understudy_fuzz::run("config", |input| {
+        let text = String::from_utf8_lossy(input);
+        match read(&text, &[]) {
+            Ok(loaded) => show(&loaded).chars().filter(|c| !c.is_ascii_digit()).collect::<String>(),
+            Err(ConfigError::Problems(problems)) => {
+                assert!(problems.iter().all(|problem| !problem.to_string().is_empty() && !problem.remedy.is_empty()));
+                problems.first().map(|problem| problem.to_string().chars().take(60).collect()).unwrap_or_default()
+            }
+            Err(error) => format!("{error:?}"),
+        }
+    });
+}
+
+#[test]
+fn the_brake_and_the_pace_of_verification_are_understood() {
+    let loaded = read("", &[]).unwrap();
+    assert_eq!(loaded.config.brake, understudy_gateway_recovery::BrakeConfig::default());
+    assert_eq!(loaded.config.verify_every, Some(Duration::from_secs(86_400)));
+    let text = "[brake]\nshare = \"80%\"\nmessages = 200\nwithin = \"1h\"\n[verify]\nevery = \"off\"\n";
+    let config = read(text, &[]).unwrap().config;
+    assert!((config.brake.share - 0.8).abs() < 1e-9 && config.brake.enabled);
+    assert_eq!((config.brake.messages, config.brake.within), (200, Duration::from_secs(3600)));
+    assert_eq!(config.verify_every, None);
+    assert!(!read("[brake]\nshare = \"off\"\n", &[]).unwrap().config.brake.enabled);
+    assert_eq!(read("", &[("UNDERSTUDY__BRAKE__MESSAGES", "7")]).unwrap().config.brake.messages, 7);
+    assert_eq!(
+        refused("[brake]\nshare = \"half\"\n", &[]),
+        "understudy.toml:2: \"brake.share\" cannot be \"half\" | write a part in per cent, such as \"50%\", or \"off\""
+    );
+    assert_eq!(
+        refused("[brake]\nmessages = -1\n", &[]),
+        "understudy.toml:2: \"brake.messages\" cannot be -1 | write a whole number"
+    );
+    assert_eq!(
+        refused("[brake]\nwithin = \"off\"\n", &[]),
+        "understudy.toml:2: \"brake.within\" cannot be \"off\" | write a duration, such as \"10m\""
+    );
+}

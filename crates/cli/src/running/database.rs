@@ -35,15 +35,15 @@ struct Private {
 
 /// Where the private cluster of a data folder lies.
 pub(crate) fn cluster_config(data_dir: &Path) -> ClusterConfig {
-    ClusterConfig { dir: data_dir.join("postgres"), run_dir: data_dir.join("run") }
+    ClusterConfig::private(data_dir.join("postgres"), data_dir.join("run"))
 }
 
 impl Database {
-    /// Opens the database at `url`, or starts the private one, and brings its schema up to date.
-    pub(crate) async fn open(url: Option<&DatabaseUrl>, data_dir: &Path) -> Result<Self> {
+    /// Opens the database at `url`, or starts the private one (with a socket for front doors in `door_dir`), and brings its schema up to date.
+    pub(crate) async fn open(url: Option<&DatabaseUrl>, data_dir: &Path, door_dir: Option<&Path>) -> Result<Self> {
         let database = match url {
             Some(url) => Self { options: read_url(url)?, private: None },
-            None => Self::start_private(data_dir).await?,
+            None => Self::start_private(data_dir, door_dir).await?,
         };
         match database.prepare().await {
             Ok(()) => Ok(database),
@@ -82,8 +82,9 @@ impl Database {
         Ok(Self { options: read_url(url)?, private: None })
     }
 
-    async fn start_private(data_dir: &Path) -> Result<Self> {
-        let cluster = Cluster::start(cluster_config(data_dir)).await.map_err(|error| cluster_failure(&error))?;
+    async fn start_private(data_dir: &Path, door_dir: Option<&Path>) -> Result<Self> {
+        let config = ClusterConfig { door_dir: door_dir.map(Path::to_owned), ..cluster_config(data_dir) };
+        let cluster = Cluster::start(config).await.map_err(|error| cluster_failure(&error))?;
         let cluster = Arc::new(cluster);
         let end = CancellationToken::new();
         let supervision = tokio::spawn({

@@ -73,7 +73,7 @@ fn own(path: &Path) -> Result<SecretString> {
 }
 
 /// The first line of a file that holds a secret.
-pub(super) fn first_line(path: &Path, what: &str) -> Result<String> {
+pub(crate) fn first_line(path: &Path, what: &str) -> Result<String> {
     let failure = |why: String| {
         Failure::usage(
             format!("{what} cannot be read"),

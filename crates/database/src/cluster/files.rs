@@ -191,6 +191,13 @@ fn remove_noted(note: &Path) {
     let _ = fs::remove_file(note);
 }
 
+/// Makes the directory of the socket for others, where everybody may enter and only the server may write.
+pub(super) fn make_door_dir(dir: &Path, account: Option<&Account>) -> Result<(), ClusterError> {
+    make_dir(dir, account)?;
+    let opened = fs::set_permissions(dir, Permissions::from_mode(0o755));
+    opened.map_err(|source| file_error("open to others", dir, source))
+}
+
 /// Makes a private directory (those above it can be passed by others) and hands it over.
 fn make_dir(dir: &Path, account: Option<&Account>) -> Result<(), ClusterError> {
     let create = |dir: &Path| match fs::DirBuilder::new().mode(0o700).create(dir) {

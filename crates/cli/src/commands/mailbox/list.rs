@@ -43,12 +43,25 @@ struct Mailbox {
     capability: String,
     #[serde(default)]
     uid_continuity: bool,
+    #[serde(default)]
+    uid_continuity_lost: Vec<LostFolder>,
     last_transaction_at: Option<DateTime<Utc>>,
     last_verified_at: Option<DateTime<Utc>>,
+    #[serde(default)]
+    differences: Option<u64>,
+    #[serde(default)]
+    unproven: Option<Unproven>,
     swept_at: Option<DateTime<Utc>>,
     #[serde(default)]
     set_aside: u64,
     detail: Option<Detail>,
+}
+
+/// A folder whose UIDs on the standby are not the primary's.
+#[derive(Debug, Deserialize)]
+pub(super) struct LostFolder {
+    pub(super) folder: String,
+    pub(super) reason: String,
 }
 
 /// What is not yet applied.
@@ -136,6 +149,13 @@ impl Progress {
     }
 }
 
+/// Where a pipeline stopped, and since when.
+#[derive(Debug, Deserialize)]
+struct Unproven {
+    place: String,
+    since: DateTime<Utc>,
+}
+
 impl Mailbox {
     fn short_detail(&self) -> String {
         match (&self.detail, self.set_aside) {
@@ -189,6 +209,9 @@ pub(super) async fn show(context: &Context, client: &Client, one: &One) -> Resul
     );
     fact("Watched by", if mailbox.capability.is_empty() { "-".into() } else { mailbox.capability.as_str().into() });
     fact("Same UIDs", if mailbox.uid_continuity { "yes".into() } else { "no".into() });
+    for lost in &mailbox.uid_continuity_lost {
+        fact("Other UIDs in", Cell::toned(format!("{}: {}", lost.folder, lost.reason), Tone::Bad));
+    }
     if mailbox.set_aside > 0 {
         let text = format!(
             "{}, refused or altered by the standby",
@@ -199,6 +222,14 @@ pub(super) async fn show(context: &Context, client: &Client, one: &One) -> Resul
     fact("Last change", output::ago(mailbox.last_transaction_at, now).into());
     fact("Last look", output::ago(mailbox.swept_at, now).into());
     fact("Verified", output::ago(mailbox.last_verified_at, now).into());
+    if let Some(differences) = mailbox.differences.filter(|differences| *differences > 0) {
+        let text = format!("{differences} differences when last compared: `understudy mailbox verify`");
+        fact("Differences", Cell::toned(text, Tone::Bad));
+    }
+    if let Some(unproven) = &mailbox.unproven {
+        let text = format!("since {}; it stopped at: {}", output::ago(Some(unproven.since), now), unproven.place);
+        fact("Unproven", Cell::toned(text, Tone::Bad));
+    }
     output::print(&facts.render());
     if mailbox.set_aside > 0 {
         set_aside(client, &one.address, &query).await?;

@@ -222,4 +222,24 @@ mod tests {
         assert_eq!(why("group,policy\nx,y\n"), "there is no column \"address\"");
         assert!(why("address,colour\nx,y\n").contains("valid columns: address"));
     }
+
+    #[test]
+    fn any_text_is_a_list_of_mailboxes_or_says_what_is_wrong() {
+        understudy_fuzz::run("rows", |input| {
+            let text = String::from_utf8_lossy(input);
+            let lines = text.lines().count() as u64 + 1;
+            match read(&text) {
+                Ok(rows) => {
+                    assert!(
+                        rows.good
+                            .iter()
+                            .all(|row| (1..=lines).contains(&row.line) && row.item()["address"].is_string())
+                    );
+                    assert!(rows.bad.iter().all(|row| (1..=lines).contains(&row.line) && !row.why.is_empty()));
+                    (rows.good.len(), rows.bad.len(), String::new())
+                }
+                Err(bad) => (0, 0, bad.why.chars().take(40).collect()),
+            }
+        });
+    }
 }

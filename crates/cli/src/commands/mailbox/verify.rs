@@ -20,6 +20,9 @@ pub(crate) struct Verify {
     /// Also fetch and compare the bytes of every message on both sides
     #[arg(long)]
     deep: bool,
+    /// Make the sides equal: append what is missing, remove what nobody wanted, set flags and subscriptions right
+    #[arg(long)]
+    repair: bool,
     /// Give up after so long
     #[arg(long, value_parser = timeout, default_value = "1h", value_name = "DURATION")]
     timeout: Duration,
@@ -44,6 +47,14 @@ struct MailboxCompared {
     /// Differences beyond those listed.
     #[serde(default)]
     more: u64,
+    /// Messages that a person decided to keep on the standby.
+    #[serde(default)]
+    kept: u64,
+    #[serde(default)]
+    repaired: Vec<Difference>,
+    /// Folders whose UIDs should be the primary's and are not.
+    #[serde(default)]
+    uid_continuity_lost: Vec<super::list::LostFolder>,
     detail: Option<Detail>,
 }
 
@@ -54,11 +65,14 @@ struct Difference {
     what: String,
     #[serde(default)]
     detail: String,
+    /// The transaction that should have made it equal.
+    seq: Option<u64>,
 }
 
 pub(super) async fn run(context: &Context, client: &Client, verify: &Verify) -> Result<Exit> {
     let mut body = verify.selection.body();
     body["deep"] = json!(verify.deep);
+    body["repair"] = json!(verify.repair);
     let run = client.run_to_end(&["verifications"], &body, verify.timeout).await?;
     let result = run.into_result()?;
     let compared: Compared = decode(&result)?;
@@ -77,6 +91,9 @@ fn tell(compared: &Compared) {
         let size = format!("{} messages in {} folders", mailbox.messages, mailbox.folders);
         let count = mailbox.differences.len() as u64 + mailbox.more;
         let verdict = match (&mailbox.detail, mailbox.equal) {
+            (_, true) if mailbox.kept > 0 => {
+                Cell::toned(format!("equal but for {} messages kept on the standby, {size}", mailbox.kept), Tone::Good)
+            }
             (_, true) => Cell::toned(format!("equal, {size}"), Tone::Good),
             (Some(detail), false) if count == 0 => Cell::toned(format!("not compared: {}", detail.reason), Tone::Bad),
             _ => Cell::toned(format!("{count} differences, {size}"), Tone::Bad),
@@ -87,19 +104,28 @@ fn tell(compared: &Compared) {
         if let Some(detail) = mailbox.detail.as_ref().filter(|detail| !detail.remedy.is_empty()) {
             output::line(format!("  do: {}", detail.remedy));
         }
-        let mut table = Table::default();
-        for difference in &mailbox.differences {
-            table.row([
-                "".into(),
-                difference.folder.as_str().into(),
-                difference.uid.map_or_else(|| "-".to_owned(), |uid| format!("uid {uid}")).into(),
-                difference.what.as_str().into(),
-                difference.detail.as_str().into(),
-            ]);
+        list(&mailbox.differences, "");
+        list(&mailbox.repaired, "repaired");
+        for lost in &mailbox.uid_continuity_lost {
+            output::line(format!("  other UIDs in {}: {}", lost.folder, lost.reason));
         }
-        output::print(&table.render());
         if mailbox.more > 0 {
             output::line(format!("  and {} more", mailbox.more));
         }
     }
+}
+
+fn list(differences: &[Difference], mark: &str) {
+    let mut table = Table::default();
+    for difference in differences {
+        table.row([
+            mark.into(),
+            difference.folder.as_str().into(),
+            difference.uid.map_or_else(|| "-".to_owned(), |uid| format!("uid {uid}")).into(),
+            difference.what.as_str().into(),
+            difference.detail.as_str().into(),
+            difference.seq.map_or_else(String::new, |seq| format!("transaction {seq}")).into(),
+        ]);
+    }
+    output::print(&table.render());
 }

@@ -60,22 +60,27 @@ async fn reach(server: &Server) -> Finding {
     let Some((host, port)) = host_and_port(&server.imap) else {
         return finding("failed", &server.name, format!("{} names no host", server.imap), "correct its `imap`");
     };
+    let mut found = reach_port(&server.name, &host, port).await;
+    if found.level == "ok" {
+        found.meaning.push_str("; `understudy server check` says more once `up` runs");
+    }
+    found
+}
+
+/// Whether anybody listens there.
+pub(super) async fn reach_port(name: &str, host: &str, port: u16) -> Finding {
     let remedy = "check its name, that it runs, and the firewalls in between";
-    match tokio::time::timeout(PATIENCE, TcpStream::connect((host.as_str(), port))).await {
-        Ok(Ok(_)) => {
-            ok(&server.name, format!("{host} port {port} answers; `understudy server check` says more once `up` runs"))
+    match tokio::time::timeout(PATIENCE, TcpStream::connect((host, port))).await {
+        Ok(Ok(_)) => ok(name, format!("{host} port {port} answers")),
+        Ok(Err(error)) => finding("failed", name, format!("{host} port {port}: {error}"), remedy),
+        Err(_) => {
+            let why = format!("{host} port {port} did not answer in {} s", PATIENCE.as_secs());
+            finding("failed", name, why, remedy)
         }
-        Ok(Err(error)) => finding("failed", &server.name, format!("{host} port {port}: {error}"), remedy),
-        Err(_) => finding(
-            "failed",
-            &server.name,
-            format!("{host} port {port} did not answer in {} s", PATIENCE.as_secs()),
-            remedy,
-        ),
     }
 }
 
-fn host_and_port(imap: &str) -> Option<(String, u16)> {
+pub(super) fn host_and_port(imap: &str) -> Option<(String, u16)> {
     let url = Url::parse(imap).ok()?;
     let default = if url.scheme() == "imaps" { 993 } else { 143 };
     let host = url.host_str()?.trim_matches(['[', ']']).to_owned();

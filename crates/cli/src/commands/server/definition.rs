@@ -26,10 +26,19 @@ pub(crate) struct Definition {
     /// How a master log-in is spelled [default: {user}*{master}]
     #[arg(long)]
     form: Option<String>,
+    /// On a primary: the user who may write, for the way home
+    #[arg(long, value_name = "USER")]
+    return_user: Option<String>,
+    /// Like --password-file, for the way home; without --return-user it has lines of address:password
+    #[arg(long, value_name = "FILE")]
+    return_password_file: Option<PathBuf>,
     /// Where it takes deliveries, lmtp://HOST:PORT
     #[arg(long, value_name = "URL")]
     lmtp: Option<String>,
-    /// Dovecot's management interface; kept for a later version, which will let a Dovecot standby keep the primary's UIDs
+    /// Where users hand in mail to send, smtp://HOST:PORT; for nginx front doors
+    #[arg(long, value_name = "URL")]
+    submission: Option<String>,
+    /// Base URL of a Dovecot standby's doveadm HTTP API, through which its folders get the primary's UIDVALIDITY and UIDs
     #[arg(long, value_name = "URL")]
     doveadm: Option<String>,
     /// A file whose first line is the key of the management interface
@@ -52,6 +61,9 @@ impl Definition {
         }
         let mut body = self.fields(client, Map::new(), Map::new())?;
         body["login"]["as"] = json!(login);
+        if let Some(home) = self.return_login(client, &Value::Null, &body["login"])? {
+            body["return_login"] = home;
+        }
         body["name"] = json!(name);
         body["role"] = json!(role);
         body["imap"] = json!(imap);
@@ -74,6 +86,9 @@ impl Definition {
         if let Some(login) = login {
             body["login"]["as"] = json!(login);
         }
+        if let Some(home) = self.return_login(client, &before["return_login"], &body["login"])? {
+            body["return_login"] = home;
+        }
         if body["login"].as_object() == before.get("login").and_then(Value::as_object)
             && let Some(fields) = body.as_object_mut()
         {
@@ -83,6 +98,28 @@ impl Definition {
             return Err(missing("what to change", "no flag names anything", "for example --imap URL"));
         }
         Ok(body)
+    }
+
+    /// The log-in for the way home: spelled like the usual one where nothing else is known.
+    fn return_login(&self, client: &Client, before: &Value, usual: &Value) -> Result<Option<Value>> {
+        if self.return_user.is_none() && self.return_password_file.is_none() {
+            return Ok(None);
+        }
+        let mut login = before.as_object().or(usual.as_object()).cloned().unwrap_or_default();
+        if let Some(user) = &self.return_user {
+            login.insert("user".into(), json!(user));
+        }
+        if let Some(path) = &self.return_password_file {
+            login.insert("password_file".into(), json!(readable(client, path, Secrecy::Secret)?));
+        }
+        if self.return_user.is_none() && before.is_null() {
+            // A file of its own without a user: each user's own password, one a line.
+            login = Map::from_iter([
+                ("as".into(), json!("each")),
+                ("password_file".into(), login["password_file"].clone()),
+            ]);
+        }
+        Ok(Some(Value::Object(login)))
     }
 
     fn fields(&self, client: &Client, mut login: Map<String, Value>, mut manage: Map<String, Value>) -> Result<Value> {
@@ -101,6 +138,9 @@ impl Definition {
         body.insert("login".into(), Value::Object(login));
         if let Some(lmtp) = &self.lmtp {
             body.insert("lmtp".into(), json!(lmtp));
+        }
+        if let Some(submission) = &self.submission {
+            body.insert("submission".into(), json!(submission));
         }
         if self.doveadm.is_some() || self.doveadm_key_file.is_some() {
             if let Some(url) = &self.doveadm {

@@ -1,0 +1,105 @@
+//! The `[[front_door]]` and `[[domain]]` tables and the networks of `[routes]`.
+//!
+//! Keeps true: a network that comes out of here is one that PostgreSQL takes; a Dovecot door can be told to cut.
+
+use std::net::IpAddr;
+
+use understudy_database::front_door::{Configured, Domain, FrontDoor, FrontDoorKind};
+
+use super::{path, settings::Settings};
+
+pub(super) fn configured(settings: &mut Settings) -> Configured {
+    Configured {
+        doors: doors(settings),
+        domains: domains(settings),
+        primary_from: networks(settings, "routes.primary_from"),
+        bypass_from: networks(settings, "routes.bypass_from"),
+    }
+}
+
+fn doors(settings: &mut Settings) -> Vec<FrontDoor> {
+    let mut doors: Vec<FrontDoor> = Vec::new();
+    for (number, origin) in settings.tables("front_door").to_vec().into_iter().enumerate() {
+        let key = |name: &str| format!("front_door.{number}.{name}");
+        let text = |settings: &Settings, name: &str| settings.text(&key(name)).map(str::to_owned);
+        let file = |settings: &Settings, name: &str| path(settings, &key(name)).map(|path| path.display().to_string());
+        let (Some(name), Some(kind)) = (text(settings, "name"), text(settings, "kind")) else {
+            let what = "this [[front_door]] has no \"name\" or no \"kind\"";
+            settings.problem(Some(origin), what, "add both; kind is \"dovecot\" or \"nginx\"");
+            continue;
+        };
+        if doors.iter().any(|earlier| earlier.name == name) {
+            let what = format!("a second front door is named \"{name}\"");
+            settings.problem(Some(origin), what, "give every [[front_door]] a name of its own");
+            continue;
+        }
+        let (doveadm, key_file) = (text(settings, "doveadm"), file(settings, "key_file"));
+        let source = text(settings, "source");
+        if let Some(source) = source.as_deref().filter(|source| source.parse::<IpAddr>().is_err()) {
+            let what = format!("\"front_door.source\" {source} is no IP address");
+            settings.problem(Some(origin.clone()), what, "name the address from which nginx reaches the mail servers");
+        }
+        if kind == "dovecot" && (doveadm.is_none() || key_file.is_none()) {
+            let what = format!("the front door \"{name}\" has no \"doveadm\" or no \"key_file\"");
+            let remedy = "add both: without its management interface, sessions cannot be cut";
+            settings.problem(Some(origin), what, remedy);
+            continue;
+        }
+        doors.push(FrontDoor {
+            name,
+            kind: if kind == "nginx" { FrontDoorKind::Nginx } else { FrontDoorKind::Dovecot },
+            doveadm: doveadm.zip(key_file),
+            ca_file: file(settings, "ca_file"),
+            source,
+            imap: text(settings, "imap"),
+        });
+    }
+    doors
+}
+
+fn domains(settings: &mut Settings) -> Vec<Domain> {
+    let mut domains = Vec::new();
+    for (number, origin) in settings.tables("domain").to_vec().into_iter().enumerate() {
+        let Some(name) = settings.text(&format!("domain.{number}.name")).map(str::to_lowercase) else {
+            settings.problem(Some(origin), "this [[domain]] has no \"name\"", "add `name = \"example.org\"` to it");
+            continue;
+        };
+        let primary = settings.text(&format!("domain.{number}.primary")).map(str::to_owned);
+        domains.push(Domain { name, primary });
+    }
+    domains
+}
+
+fn networks(settings: &mut Settings, key: &str) -> Vec<String> {
+    let written = settings.list(key).map(<[String]>::to_vec).unwrap_or_default();
+    for network in &written {
+        if !is_network(network) {
+            let origin = settings.origin(key).cloned();
+            let what = format!("\"{key}\" names {network}, which is no network");
+            settings.problem(origin, what, "write addresses or networks, such as 192.0.2.7 or 192.0.2.0/24");
+        }
+    }
+    written
+}
+
+fn is_network(text: &str) -> bool {
+    let (address, length) = text.split_once('/').unzip();
+    let Ok(address) = address.unwrap_or(text).parse::<IpAddr>() else { return false };
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    length.is_none_or(|length| length.parse::<u8>().is_ok_and(|length| length <= longest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_network;
+
+    #[test]
+    fn a_network_is_an_address_with_or_without_a_length() {
+        for network in ["192.0.2.7", "192.0.2.0/24", "2001:db8::/32", "::1"] {
+            assert!(is_network(network), "{network}");
+        }
+        for other in ["192.0.2.0/33", "example.org", "192.0.2.0/", "/8", ""] {
+            assert!(!is_network(other), "{other}");
+        }
+    }
+}

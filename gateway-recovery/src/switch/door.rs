@@ -1,0 +1,110 @@
+//! A change of side at the front doors: hold, cut, flip, release.
+//!
+//! Keeps true: what was held is released, whatever happens; a hold that this process cannot release any more ends by itself
+//! (`route::HOLD_LIMIT`), and nothing changes sides after that.
+
+use std::time::Duration;
+
+use sqlx::{PgPool, Postgres, Transaction};
+use tokio::time::{Instant, timeout};
+use understudy_database::{
+    route,
+    switch::{self, Switch},
+};
+use understudy_front_door::FrontDoors;
+use understudy_protocol::{Epoch, MailboxId, Side};
+
+use super::steps::{Stop, fault};
+
+/// A front door that does not end sessions within this is passed over: draining decides.
+const CUTTING: Duration = Duration::from_secs(5);
+/// Longer than this a route's lock is not waited for.
+const LOCKING: Duration = Duration::from_secs(20);
+
+/// A mailbox whose log-ins wait. Dropping it leaves the log-ins waiting until [`Held::release`] or the limit.
+pub(crate) struct Held {
+    transaction: Transaction<'static, Postgres>,
+    /// When the user's log-ins began to wait.
+    pub(crate) since: Instant,
+}
+
+/// Holds the log-ins and deliveries of a mailbox. The old side must be the one the route has.
+pub(crate) async fn hold(pool: &PgPool, mailbox: MailboxId, target: Side, epoch: Epoch) -> Result<Held, Stop> {
+    let since = Instant::now();
+    route::announce_hold(pool, &[mailbox]).await?;
+    let mut transaction = pool.begin().await?;
+    let locked = timeout(LOCKING, route::hold(&mut transaction, &[mailbox])).await;
+    let held = locked.map_err(|_| {
+        fault(
+            "route_locked",
+            "something else holds the mailbox's route",
+            "Try again; see `understudy run list --open`.",
+        )
+    })??;
+    match held.first() {
+        Some(held) if held.epoch == epoch && held.side == target.other() => Ok(Held { transaction, since }),
+        Some(held) => Err(fault(
+            "epoch",
+            format!("the mailbox changed sides meanwhile: it is on the {} in epoch {}", held.side.as_str(), held.epoch),
+            "Look at `understudy mailbox show`, and ask again if it is still wanted.",
+        )
+        .into()),
+        None => Err(fault("no_route", "the mailbox has no route", "Unprotect and protect it again.").into()),
+    }
+}
+
+/// Ends the user's sessions on the side that is left, at every front door.
+pub(crate) async fn cut(pool: &PgPool, mailbox: MailboxId, side: Side) -> Result<String, Stop> {
+    let doors = FrontDoors::open(pool).await?;
+    if doors.is_empty() {
+        return Ok("no front door is known: nobody was cut".to_owned());
+    }
+    let cut = match timeout(CUTTING, doors.cut(pool, &[mailbox], side)).await {
+        Ok(cut) => cut?,
+        Err(_) => return Ok("a front door did not answer in time; draining decides".to_owned()),
+    };
+    // Sessions that go on are no harm as long as the side becomes still.
+    let uncut: Vec<&str> = cut.uncut.iter().map(|uncut| uncut.reason.as_str()).collect();
+    match uncut.as_slice() {
+        [] => Ok("sessions ended".to_owned()),
+        uncut => Ok(format!("not everywhere: {}", uncut.join("; "))),
+    }
+}
+
+/// Ends what is left of the user's sessions on the side that was left: a front door whose database was away during the hold
+/// may have let somebody in there. The change of side is made; nothing here undoes it.
+pub(crate) async fn cut_left_behind(pool: &PgPool, mailbox: MailboxId, left: Side) -> Result<(), Stop> {
+    let cutting = async { FrontDoors::open(pool).await?.cut_left_behind(pool, &[mailbox], left).await };
+    match timeout(CUTTING, cutting).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(mailbox.id = %mailbox, error = %error, "Could not look for sessions on the side that was left");
+        }
+        Err(_) => {
+            tracing::warn!(mailbox.id = %mailbox, "A front door did not say in time whether sessions are left behind");
+        }
+    }
+    Ok(())
+}
+
+impl Held {
+    /// Lets what waits through to the new side. False when it took too long or the epoch is another.
+    pub(crate) async fn flip(mut self, switch: &Switch, sweep: Option<Duration>) -> Result<bool, Stop> {
+        let flipped = switch::flip(&mut self.transaction, switch, sweep.map(|sweep| sweep.as_secs_f64())).await?;
+        if flipped {
+            understudy_failpoint::here("switch.flipping");
+            self.transaction.commit().await?;
+        }
+        Ok(flipped)
+    }
+
+    /// The SQL transaction that will change the side.
+    pub(crate) fn transaction(&mut self) -> &mut Transaction<'static, Postgres> {
+        &mut self.transaction
+    }
+}
+
+/// Lets what waits through to the side it was on.
+pub(crate) async fn release(pool: &PgPool, mailbox: MailboxId) -> Result<(), Stop> {
+    Ok(route::release(pool, &[mailbox]).await?)
+}

@@ -1,0 +1,427 @@
+//! A switchover: one mailbox to the standby.
+//!
+//! Planned, it loses nothing or does not happen: whatever fails before the flip leaves the user where he was. Emergency, it
+//! says what may be lost and goes by the limit it was given.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
+use understudy_database::{
+    continuity::Continuity,
+    journal, mirror, run,
+    switch::{self, Subject, Switch},
+};
+use understudy_imap_session::{Error, FolderName};
+use understudy_protocol::{Change, Digest, FolderId, FolderPath, MailboxId, Seq, Side, Uid, UidSet, messages::Trouble};
+use understudy_replication::{inventory::Digests, trouble::explain};
+
+use super::{
+    Moving,
+    door::{self, Held},
+    headroom,
+    steps::{Steps, Stop, fault},
+};
+use crate::{compare::Comparison, runs::Runner, standby::Standby, verify::verify};
+
+/// A pass that takes no longer is nearly empty.
+const QUICK: Duration = Duration::from_millis(400);
+/// Passes while the user works, at most.
+const PASSES: usize = 10;
+/// How long one pass may take.
+const PASS: Duration = Duration::from_secs(600);
+/// Nothing may have come for so long before the old side counts as still.
+const STILL: Duration = Duration::from_millis(150);
+/// A side that does not become still within this is not drained: the user goes back.
+const DRAINING: Duration = Duration::from_secs(30);
+/// The old side is read for stragglers so long after the flip.
+pub(crate) const SWEEP: Duration = Duration::from_secs(60);
+/// In an emergency: how long to wait for the primary's last words, and for what was received to be applied.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+const APPLYING: Duration = Duration::from_secs(60);
+
+impl Runner {
+    /// Moves one mailbox to the standby. What it was like is told either way.
+    pub(super) async fn over(&self, steps: &Steps, switch: &Switch, moving: &Moving<'_>) -> Result<Value, Stop> {
+        let subject = self.subject(switch.mailbox).await?;
+        if subject.phase == "on_standby" && subject.epoch == switch.epoch {
+            return Ok(json!({ "outcome": "already" }));
+        }
+        if subject.epoch != switch.epoch {
+            return self.after_flip(steps, switch).await;
+        }
+        let moved = if moving.order.emergency {
+            Box::pin(self.over_in_emergency(steps, switch, &subject, moving)).await
+        } else {
+            Box::pin(self.over_as_planned(steps, switch, &subject)).await
+        };
+        if moved.is_err() {
+            self.back_to_where_it_was(switch, "switching_over", before(&subject)).await?;
+        }
+        moved?;
+        self.after_flip(steps, switch).await
+    }
+
+    pub(super) async fn subject(&self, mailbox: MailboxId) -> Result<Subject, Stop> {
+        let subject = switch::subject(&self.pool, mailbox).await?;
+        subject.ok_or_else(|| fault("unprotected", "the mailbox is not protected any more", "Protect it again.").into())
+    }
+
+    /// Ends the hold and shows the mailbox as it was before.
+    pub(super) async fn back_to_where_it_was(&self, switch: &Switch, from: &str, to: &str) -> Result<(), Stop> {
+        let now = self.subject(switch.mailbox).await?;
+        if now.epoch != switch.epoch {
+            return Ok(());
+        }
+        door::release(&self.pool, switch.mailbox).await?;
+        let mut db = self.pool.begin().await?;
+        switch::set_phase(&mut db, switch.mailbox, &[from], to, switch.run_id).await?;
+        db.commit().await?;
+        Ok(())
+    }
+
+    async fn over_as_planned(&self, steps: &Steps, switch: &Switch, subject: &Subject) -> Result<(), Stop> {
+        steps.may_go_on()?;
+        steps.take("check", check(subject), |()| "done".to_owned()).await?;
+        let live = steps.take("live", self.live(steps, subject), |live| live.told.clone()).await?;
+        steps.may_go_on()?;
+        let held = steps.take("hold", self.hold(switch, "switching_over"), |_| "done".to_owned()).await?;
+        let cutting = door::cut(&self.pool, switch.mailbox, switch.target.other());
+        steps.take("cut", cutting, Clone::clone).await?;
+        let last = steps.take("drain", self.drain(steps, subject), |last| format!("still at {last}")).await?;
+        steps.take("verify", self.compare(subject, &live, last), Clone::clone).await?;
+        steps.may_go_on()?;
+        let away = held.since;
+        let flipping = async {
+            headroom::raise(&self.pool, subject).await;
+            flip(held, switch).await
+        };
+        steps.take("flip", flipping, |()| format!("away for {} ms", away.elapsed().as_millis())).await?;
+        let detail = json!({
+            "rpo_seconds": 0.0,
+            "rto_seconds": away.elapsed().as_secs_f64(),
+            "lost_transactions": 0,
+        });
+        Ok(switch::note(&self.pool, switch.run_id, switch.mailbox, &detail).await?)
+    }
+
+    /// Passes while the user works, until one is nearly empty; and a first comparison.
+    async fn live(&self, steps: &Steps, subject: &Subject) -> Result<Live, Stop> {
+        let mut seq = Seq(subject.applied);
+        for pass in 1..=PASSES {
+            steps.may_go_on()?;
+            let started = Instant::now();
+            let reached = self.barrier(subject.mailbox, started + PASS).await?;
+            let (few, quick) = (reached.0 - seq.0 <= 2, started.elapsed() <= QUICK);
+            seq = reached;
+            if few && quick && !self.is_swapping(subject.mailbox).await? || pass == PASSES {
+                break;
+            }
+        }
+        let target = self.target(subject.mailbox).await?;
+        let found = verify(&self.pool, &self.board, &target, false).await?;
+        let (differing, told) = differing(&found);
+        Ok(Live { seq, equal: differing == 0, told })
+    }
+
+    pub(super) async fn hold(&self, switch: &Switch, phase: &str) -> Result<Held, Stop> {
+        let mut db = self.pool.begin().await?;
+        let from = ["seeding", "mirroring", "on_standby"];
+        switch::set_phase(&mut db, switch.mailbox, &from, phase, switch.run_id).await?;
+        db.commit().await?;
+        door::hold(&self.pool, switch.mailbox, switch.target, switch.epoch).await
+    }
+
+    /// Waits until nothing comes from the primary any more, and everything that came is applied.
+    async fn drain(&self, steps: &Steps, subject: &Subject) -> Result<Seq, Stop> {
+        let deadline = Instant::now() + DRAINING;
+        let mut last = self.barrier(subject.mailbox, deadline).await?;
+        loop {
+            steps.pause(STILL).await?;
+            let now = self.barrier(subject.mailbox, deadline).await?;
+            if now == last && !self.is_swapping(subject.mailbox).await? {
+                return Ok(last);
+            }
+            last = now;
+            if Instant::now() >= deadline {
+                return Err(fault(
+                    "not_still",
+                    format!("somebody goes on writing to the mailbox on the primary for {} s", DRAINING.as_secs()),
+                    "See who reaches the primary past the front doors, and close that way; then ask again.",
+                )
+                .into());
+            }
+        }
+    }
+
+    /// Is a rebuilt folder just taking the place of another on the standby?
+    async fn is_swapping(&self, mailbox: MailboxId) -> Result<bool, Stop> {
+        let folders = mirror::folders(&self.pool, mailbox).await?;
+        Ok(folders.iter().any(|folder| folder.continuity == Continuity::Swapping))
+    }
+
+    /// Compares again unless nothing changed since the sides were found equal; of new messages the content too.
+    async fn compare(&self, subject: &Subject, live: &Live, last: Seq) -> Result<String, Stop> {
+        let since = journal::between(&self.pool, subject.mailbox, live.seq, last).await?;
+        if live.equal && since.is_empty() {
+            return Ok("nothing changed since the last comparison".to_owned());
+        }
+        let target = self.target(subject.mailbox).await?;
+        let found = verify(&self.pool, &self.board, &target, false).await?;
+        let (differing, _) = differing(&found);
+        if differing > 0 {
+            let first = found.differences.iter().find(|difference| difference.what != "set_aside");
+            let named = first.map_or(String::new(), |difference| {
+                format!(", the first in {}: {}, {}", difference.folder, difference.what, difference.detail)
+            });
+            return Err(not_equal(subject, &format!("{differing} differences between the two sides{named}")).into());
+        }
+        let mut added: BTreeMap<FolderId, UidSet> = BTreeMap::new();
+        for change in since.into_iter().flat_map(|transaction| transaction.changes) {
+            if let Change::MessageAdded(message) = change {
+                added.entry(message.folder).or_default().insert(message.uid);
+            }
+        }
+        let read = self.read_back(subject, &added).await?;
+        Ok(format!("{} messages are equal; {read} new ones read back", found.messages))
+    }
+
+    /// Reads what was added lately from the standby and compares its digests.
+    async fn read_back(&self, subject: &Subject, added: &BTreeMap<FolderId, UidSet>) -> Result<usize, Stop> {
+        if added.is_empty() {
+            return Ok(0);
+        }
+        let tell = |error: Error| Stop::from(explain(&subject.standby.name, &error));
+        let standby = &subject.standby;
+        let mut session = Standby::at(standby, &standby.login, &subject.standby_address).await.map_err(tell)?;
+        let folders = mirror::folders(&self.pool, subject.mailbox).await?;
+        let mut read = 0;
+        for folder in folders.iter().filter(|folder| added.contains_key(&folder.folder)) {
+            let rows = self.rows_of(subject.mailbox, folder.folder, &added[&folder.folder]).await?;
+            if session.examine(&FolderName::new(folder.standby_name.as_str())).await.map_err(tell)?.is_none() {
+                return Err(not_equal(subject, "a folder is gone from the standby").into());
+            }
+            let uids: UidSet = rows.iter().map(|(uid, _)| *uid).collect();
+            let mut digests = Digests::default();
+            session.session().bodies(&uids, &mut digests).await.map_err(tell)?;
+            if rows.iter().any(|(uid, digest)| digests.of(*uid) != Some(*digest)) {
+                return Err(not_equal(subject, &format!("a new message in {} has other bytes", folder.path)).into());
+            }
+            read += rows.len();
+        }
+        session.log_out().await;
+        Ok(read)
+    }
+
+    /// Where these messages are on the standby, and what they should be; without those it alters by its nature.
+    async fn rows_of(&self, mailbox: MailboxId, folder: FolderId, uids: &UidSet) -> Result<Vec<(Uid, Digest)>, Stop> {
+        let mut rows = Vec::new();
+        for (low, high) in uids.ranges() {
+            let mut after = Uid(low.0 - 1);
+            loop {
+                let slice = mirror::messages(&self.pool, mailbox, folder, after, 1000).await?;
+                let Some(last) = slice.last().map(|row| row.uid) else { break };
+                after = last;
+                let wanted = slice.into_iter().filter(|row| row.uid <= high && row.set_aside.is_none());
+                rows.extend(wanted.filter_map(|row| Some((row.standby_uid?, row.content.digest))));
+                if last >= high {
+                    break;
+                }
+            }
+        }
+        Ok(rows)
+    }
+
+    async fn over_in_emergency(
+        &self,
+        steps: &Steps,
+        switch: &Switch,
+        subject: &Subject,
+        moving: &Moving<'_>,
+    ) -> Result<(), Stop> {
+        steps.may_go_on()?;
+        let stake = steps
+            .take("check", self.stake(subject, moving), |stake| stake["told"].as_str().unwrap_or_default().to_owned())
+            .await?;
+        switch::note(&self.pool, switch.run_id, switch.mailbox, &json!({ "stake": stake })).await?;
+        steps.may_go_on()?;
+        let held = steps.take("hold", self.hold(switch, "switching_over"), |_| "done".to_owned()).await?;
+        let cutting = door::cut(&self.pool, switch.mailbox, switch.target.other());
+        steps.take("cut", cutting, Clone::clone).await?;
+        let away = held.since;
+        let flipping = async {
+            headroom::raise(&self.pool, subject).await;
+            flip(held, switch).await
+        };
+        steps.take("flip", flipping, |()| format!("away for {} ms", away.elapsed().as_millis())).await?;
+        let detail = json!({
+            "rpo_seconds": stake["unseen_seconds"],
+            "rto_seconds": away.elapsed().as_secs_f64(),
+            "lost_transactions": stake["not_applied"],
+        });
+        Ok(switch::note(&self.pool, switch.run_id, switch.mailbox, &detail).await?)
+    }
+
+    /// What may be lost; refused when that is more than was allowed. What was received is applied first.
+    async fn stake(&self, subject: &Subject, moving: &Moving<'_>) -> Result<Value, Stop> {
+        let order = moving.order;
+        standby_answers(subject).await?;
+        // The primary may yet have something to say.
+        let heard = !moving.is_silent(&subject.primary.name)
+            && self.barrier(subject.mailbox, Instant::now() + LAST_WORDS).await.is_ok();
+        if !heard {
+            moving.was_silent(&subject.primary.name);
+        }
+        let deadline = Instant::now() + APPLYING;
+        let mut now = self.subject(subject.mailbox).await?;
+        while now.applied < now.received && Instant::now() < deadline {
+            self.applying.received(subject.mailbox);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            now = self.subject(subject.mailbox).await?;
+        }
+        let not_applied = now.received - now.applied;
+        let not_received = now.captured - now.received;
+        let last_look = now.swept_at.into_iter().chain(now.heard_at).min();
+        let unseen = last_look.map(|at| (chrono::Utc::now() - at).as_seconds_f64().max(0.0));
+        let told = format!(
+            "{not_applied} transactions received and not applied, {not_received} captured and not received; the primary was \
+             last looked through {}",
+            unseen.map_or_else(|| "never".to_owned(), |seconds| format!("{seconds:.1} s ago"))
+        );
+        if subject.phase == "seeding" && order.max_loss.is_some() {
+            return Err(fault(
+                "seeding",
+                "the first full copy is not finished: the standby lacks what was not copied yet",
+                "Allow it with --max-loss any, if a part of the mailbox is better than none.",
+            )
+            .into());
+        }
+        if let Some(limit) = order.max_loss
+            && (not_applied + not_received > limit || (limit == 0 && !heard))
+        {
+            return Err(fault(
+                "too_much_lost",
+                format!("{told}: more than the {limit} allowed"),
+                "Wait until more has been applied, or allow more with --max-loss.",
+            )
+            .into());
+        }
+        Ok(json!({
+            "not_applied": not_applied,
+            "not_received": not_received,
+            "unseen_seconds": unseen,
+            "last_look": last_look,
+            "primary_answered": heard,
+            "told": told,
+        }))
+    }
+
+    /// The side was changed, maybe before a crash: whatever was left undone after that.
+    async fn after_flip(&self, steps: &Steps, switch: &Switch) -> Result<Value, Stop> {
+        let done = run::steps(&self.pool, steps.run).await?;
+        let address = Some(&switch.address);
+        let released = done
+            .iter()
+            .any(|step| step.name == "release" && step.address.as_ref() == address && step.ended_at.is_some());
+        if !released {
+            let cutting = door::cut_left_behind(&self.pool, switch.mailbox, switch.target.other());
+            steps.take("release", cutting, |()| "log-ins and deliveries reach the standby".to_owned()).await?;
+        }
+        Ok(json!({ "outcome": "done" }))
+    }
+}
+
+/// What the comparison found while the user worked.
+struct Live {
+    seq: Seq,
+    equal: bool,
+    told: String,
+}
+
+/// How many differences a switch must not have; what the standby stores in its own way is known already.
+fn differing(found: &Comparison) -> (u64, String) {
+    let count = found.differences.iter().filter(|difference| difference.what != "set_aside").count() as u64;
+    let count = count + found.more;
+    let told = match count {
+        0 => format!("{} messages in {} folders are equal", found.messages, found.folders),
+        count => format!("{count} changes are on their way"),
+    };
+    (count, told)
+}
+
+fn not_equal(subject: &Subject, why: &str) -> Trouble {
+    fault(
+        "not_equal",
+        why,
+        format!("The user stays where he is. See all of it: `understudy mailbox verify {}`.", subject.address),
+    )
+}
+
+pub(super) async fn flip(held: Held, switch: &Switch) -> Result<(), Stop> {
+    if held.flip(switch, (switch.target == Side::Standby).then_some(SWEEP)).await? {
+        return Ok(());
+    }
+    Err(fault(
+        "hold_over",
+        "it took so long that log-ins do not wait any more, or the side was changed meanwhile",
+        "Ask again; the user is where he was.",
+    )
+    .into())
+}
+
+/// The phase a mailbox has when nobody moves it.
+fn before(subject: &Subject) -> &str {
+    if subject.phase == "seeding" { "seeding" } else { "mirroring" }
+}
+
+/// May this mailbox go to the standby without losing anything?
+async fn check(subject: &Subject) -> Result<(), Stop> {
+    let address = &subject.address;
+    let refuse = |kind: &str, reason: &str, remedy: String| Err(Stop::from(fault(kind, reason, remedy)));
+    match subject.phase.as_str() {
+        "mirroring" | "switching_over" => {}
+        "seeding" => {
+            return refuse(
+                "seeding",
+                "the first full copy is not finished",
+                format!("Wait for it: `understudy mailbox show {address}`."),
+            );
+        }
+        phase => {
+            return refuse("phase", &format!("the mailbox is {phase}"), "Wait until that is over.".to_owned());
+        }
+    }
+    if subject.paused {
+        return refuse("paused", "the mailbox is paused", format!("`understudy mailbox resume {address}`."));
+    }
+    if subject.held {
+        return refuse(
+            "held",
+            "the mass-change brake stopped the mailbox",
+            format!("Decide about the changes first: `understudy mailbox show {address}`."),
+        );
+    }
+    for trouble in [&subject.source_trouble, &subject.standby_trouble].into_iter().flatten() {
+        let trouble: Result<Trouble, _> = serde_json::from_value(trouble.clone());
+        if let Some(trouble) = trouble.ok().filter(|trouble| trouble.fault) {
+            return Err(trouble.into());
+        }
+    }
+    standby_answers(subject).await
+}
+
+/// Is the standby there, and does it let this user in?
+async fn standby_answers(subject: &Subject) -> Result<(), Stop> {
+    let (server, address) = (&subject.standby, &subject.standby_address);
+    let opened = timeout(Duration::from_secs(15), Standby::at(server, &server.login, address)).await;
+    let opened = opened.unwrap_or(Err(understudy_imap_session::Error::Timeout));
+    let mut standby = opened.map_err(|error| explain(&server.name, &error))?;
+    let inbox = standby.session().name_for(&FolderPath::inbox());
+    let there = standby.examine(&inbox).await.map_err(|error| explain(&server.name, &error))?;
+    standby.log_out().await;
+    if there.is_some() {
+        return Ok(());
+    }
+    let why = format!("{} has no INBOX for this mailbox", server.name);
+    Err(fault("no_inbox", why, "Verify the mailbox; see the standby's own log.").into())
+}

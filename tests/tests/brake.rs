@@ -1,0 +1,196 @@
+//! The mass-change brake: a primary that comes back empty never empties the standby, and a person decides.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use understudy_tests::client::{Client, Snapshot};
+use understudy_tests::compare::compare;
+use understudy_tests::mail::Mail;
+use understudy_tests::scenario::Scenario;
+
+const FOLDERS: [&str; 4] = ["INBOX", "Sent", "Work", "Work/Old"];
+
+/// A mailbox with this many messages in each of four folders, mirrored.
+async fn mirrored(seed: u64, each: usize) -> Result<(Scenario, Mail)> {
+    let scenario = Scenario::start(&["ann"]).await?;
+    let mut mail = Mail::from_seed(seed);
+    let mut ann = scenario.log_in("ann").await?;
+    for folder in FOLDERS {
+        if folder != "INBOX" {
+            ann.create(folder).await?;
+        }
+        ann.subscribe(folder).await?;
+        for _ in 0..each {
+            ann.append(folder, &["\\Seen"], None, &mail.plain(300)).await?;
+        }
+    }
+    scenario.protect(&["ann"]).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+    Ok((scenario, mail))
+}
+
+fn home(scenario: &Scenario) -> PathBuf {
+    scenario.primary.dir().join("home/ann")
+}
+
+async fn until_held(scenario: &Scenario) -> Result<()> {
+    let shown = scenario.until("ann", "is held", |shown| shown["state"] == "held").await?;
+    for key in ["reason", "remedy"] {
+        ensure!(shown["detail"][key].as_str().is_some_and(|text| !text.is_empty()), "no {key}: {shown:#}");
+    }
+    Ok(())
+}
+
+async fn until_mirroring(scenario: &Scenario) -> Result<()> {
+    scenario.until("ann", "is mirroring", |shown| shown["state"] == "mirroring").await.map(drop)
+}
+
+async fn on_standby(scenario: &Scenario) -> Result<Snapshot> {
+    scenario.log_in_to_standby("ann").await?.snapshot().await
+}
+
+fn messages(snapshot: &Snapshot) -> usize {
+    snapshot.folders.values().map(|folder| folder.messages.len()).sum()
+}
+
+/// The primary loses all of ann's mail and starts again empty.
+fn wipe(scenario: &mut Scenario) -> Result<PathBuf> {
+    scenario.primary.stop()?;
+    let aside = scenario.primary.dir().join("home/ann.lost");
+    fs::rename(home(scenario), &aside)?;
+    scenario.primary.start_again()?;
+    Ok(aside)
+}
+
+#[tokio::test]
+async fn a_primary_that_comes_back_empty_leaves_the_standby_whole_until_a_person_releases() -> Result<()> {
+    let (mut scenario, mut mail) = mirrored(60, 20).await?;
+    let before = on_standby(&scenario).await?;
+    wipe(&mut scenario)?;
+    until_held(&scenario).await?;
+    let differences = compare(&before, &on_standby(&scenario).await?);
+    ensure!(differences.is_empty(), "the standby is not whole: {differences}");
+
+    // Adding goes on.
+    scenario.log_in("ann").await?.append("INBOX", &[], None, &mail.plain(500)).await?;
+    scenario.until("ann", "has nothing to apply", |shown| shown["lag"]["transactions"] == 0).await?;
+    let wanted = messages(&before) + 1;
+    understudy_tests::wait::until("new mail arrives", std::time::Duration::from_secs(60), async || {
+        Ok(messages(&on_standby(&scenario).await?) == wanted)
+    })
+    .await?;
+
+    // A barrier does not claim what is not so.
+    let waited = scenario.stack.command(&["mailbox", "wait", "ann"]).await?.expect(1)?;
+    assert!(waited.stderr.contains("held"), "{}", waited.stderr);
+
+    // The person sees what it is about; also after everything was killed.
+    scenario.stack.kill()?;
+    scenario.stack.start().await?;
+    until_held(&scenario).await?;
+    let held = scenario.stack.json(&["mailbox", "held", "ann"]).await?;
+    assert_eq!(held["messages"], 80, "{held:#}");
+    let folders = held["folders"].as_array().map(Vec::len);
+    assert_eq!(folders, Some(FOLDERS.len()), "{held:#}");
+    let subject = held["folders"][0]["sample"][0]["subject"].as_str();
+    assert!(subject.is_some_and(|subject| !subject.is_empty()), "{held:#}");
+    assert_eq!(messages(&on_standby(&scenario).await?), wanted);
+
+    scenario.stack.command(&["mailbox", "release", "ann"]).await?.expect(0)?;
+    until_mirroring(&scenario).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+    assert_eq!(messages(&on_standby(&scenario).await?), 1);
+    scenario.stack.command(&["mailbox", "verify", "ann"]).await?.expect(0)?;
+    scenario.stack.command(&["mailbox", "release", "ann"]).await?.expect(1).map(drop)
+}
+
+#[tokio::test]
+async fn what_a_person_discards_stays_and_verify_says_that_it_is_kept() -> Result<()> {
+    let (scenario, mut mail) = mirrored(61, 30).await?;
+    let mut ann = scenario.log_in("ann").await?;
+    ann.select("INBOX").await?;
+    let all = ann.uids("INBOX").await?;
+    ann.expunge(&format!("{}:{}", all[0], all[all.len() - 1])).await?;
+    for folder in ["Work/Old", "Work", "Sent"] {
+        ann.delete(folder).await?;
+    }
+    until_held(&scenario).await?;
+    scenario.until("ann", "has nothing to apply", |shown| shown["lag"]["transactions"] == 0).await?;
+    let kept = messages(&on_standby(&scenario).await?);
+    assert!(kept >= 60, "{kept} messages are left");
+    scenario.stack.command(&["mailbox", "discard", "ann"]).await?.expect(0)?;
+    until_mirroring(&scenario).await?;
+    ann.append("INBOX", &[], None, &mail.plain(400)).await?;
+    scenario.settle().await?;
+    assert_eq!(messages(&on_standby(&scenario).await?), kept + 1);
+    let verified = scenario.stack.json(&["mailbox", "verify", "ann"]).await?;
+    assert_eq!(verified["mailboxes"][0]["differences"].as_array().map(Vec::len), Some(0), "{verified:#}");
+    assert_eq!(verified["mailboxes"][0]["kept"], kept, "{verified:#}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn mail_that_comes_back_resolves_a_hold_by_itself_and_is_not_doubled() -> Result<()> {
+    let (mut scenario, _) = mirrored(62, 20).await?;
+    let before = on_standby(&scenario).await?;
+    let aside = wipe(&mut scenario)?;
+    until_held(&scenario).await?;
+    scenario.primary.stop()?;
+    fs::remove_dir_all(home(&scenario))?;
+    fs::rename(aside, home(&scenario))?;
+    scenario.primary.start_again()?;
+    until_mirroring(&scenario).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+    assert_eq!(messages(&on_standby(&scenario).await?), messages(&before));
+    scenario.stack.command(&["mailbox", "verify", "ann", "--deep"]).await?.expect(0).map(drop)
+}
+
+#[tokio::test]
+async fn tidying_up_is_not_held() -> Result<()> {
+    // 30 of 40 in a tiny mailbox; then everything that is left moves elsewhere.
+    let (scenario, mut mail) = mirrored(63, 10).await?;
+    let mut ann = scenario.log_in("ann").await?;
+    for folder in ["Sent", "Work", "Work/Old"] {
+        empty(&mut ann, folder).await?;
+    }
+    scenario.settle_and_compare(&["ann"]).await?;
+    ann.create("Archive").await?;
+    for _ in 0..60 {
+        ann.append("INBOX", &[], None, &mail.plain(200)).await?;
+    }
+    scenario.settle().await?;
+    ann.select("INBOX").await?;
+    ann.move_to("1:*", "Archive").await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+    ann.rename("Archive", "Elsewhere").await?;
+    scenario.settle_and_compare(&["ann"]).await
+}
+
+async fn empty(client: &mut Client, folder: &str) -> Result<()> {
+    let uids = client.uids(folder).await?;
+    client.select(folder).await?;
+    client.expunge(&format!("{}:{}", uids[0], uids[uids.len() - 1])).await
+}
+
+#[tokio::test]
+async fn names_of_parked_folders_can_be_used_again() -> Result<()> {
+    let (mut scenario, mut mail) = mirrored(64, 20).await?;
+    wipe(&mut scenario)?;
+    until_held(&scenario).await?;
+    let mut ann = scenario.log_in("ann").await?;
+    // The same name made anew, and another folder renamed to one that is parked.
+    ann.create("Sent").await?;
+    ann.append("Sent", &[], None, &mail.plain(300)).await?;
+    ann.create("Other").await?;
+    ann.append("Other", &[], None, &mail.plain(300)).await?;
+    scenario.until("ann", "has nothing to apply", |shown| shown["lag"]["transactions"] == 0).await?;
+    ann.rename("Other", "Work").await?;
+    understudy_tests::wait::until("the parked folder goes aside", std::time::Duration::from_secs(60), async || {
+        Ok(on_standby(&scenario).await?.folders.keys().any(|name| name.starts_with("Work (held")))
+    })
+    .await?;
+    assert_eq!(messages(&on_standby(&scenario).await?), 82);
+    scenario.stack.command(&["mailbox", "release", "ann"]).await?.expect(0)?;
+    scenario.settle_and_compare(&["ann"]).await
+}

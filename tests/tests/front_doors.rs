@@ -1,0 +1,323 @@
+//! Front doors: stock proxies and a stock MTA bring everybody to the side of the route, whatever Understudy and its database do.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
+use understudy_database::route;
+use understudy_front_door::FrontDoors;
+use understudy_protocol::{MailboxId, Side};
+use understudy_tests::client::{Client, Value};
+use understudy_tests::dovecot::{Dovecot, MASTER, MASTER_PASSWORD, Options, PASSWORD};
+use understudy_tests::front_door::{DOMAIN, DovecotProxy, Nginx, Plan, Postfix, deliver};
+use understudy_tests::scenario::{self, PRIMARY, STANDBY};
+use understudy_tests::stack::Stack;
+use understudy_tests::wait;
+
+/// A log-in that should be through in milliseconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A log-in that is not through after this waits.
+const WAITS: Duration = Duration::from_millis(700);
+/// From where administrators may name the side, and whence everybody sees the primary: as the plan configures it.
+const ADMINISTRATOR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 77);
+const ALWAYS_PRIMARY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 78);
+
+/// Two servers that say who they are, Understudy, and doors in front. `ann` and `ben` are protected, `zoe` is not.
+struct Site {
+    primary: Dovecot,
+    standby: Dovecot,
+    stack: Stack,
+    plan: Plan,
+    pool: PgPool,
+}
+
+impl Site {
+    async fn start() -> Result<Self> {
+        let users = ["ann", "ben", "zoe", "zoe@example.org"];
+        // The ID of a server tells which side it is; it passes through proxies.
+        let named = |options: Options, name: &str| options.extra(&format!("imap_id_send = name {name}"));
+        let primary = Dovecot::start(named(scenario::primary(&users), PRIMARY).managed())?;
+        let standby = Dovecot::start(named(scenario::standby(&users), STANDBY).managed())?;
+        let plan = Plan::new()?;
+        let servers = [("primary", &primary), ("standby", &standby)];
+        let listen = plan.admin.to_string();
+        let configuration = plan.configuration() + &plan.nginx_configuration();
+        let stack = Stack::up_in(&plan.stack_dir()?, &listen, &servers, &configuration).await?;
+        for user in ["ann", "ben"] {
+            let protect = ["mailbox", "protect", user, "--primary", PRIMARY, "--standby", STANDBY];
+            stack.command(&protect).await?.expect(0)?;
+        }
+        let settled = stack.command(&["mailbox", "wait", "--all", "--timeout", "60s"]).await?;
+        settled.expect(0)?;
+        let socket = stack.data_dir().join("run");
+        let password = std::fs::read_to_string(stack.data_dir().join("postgres/password"))?;
+        let options = PgConnectOptions::new_without_pgpass().socket(socket).username("understudy");
+        let pool = PgPool::connect_lazy_with(options.password(password.trim()).database("understudy"));
+        sqlx::raw_sql("insert into mailbox_alias (tenant_id, alias, mailbox_id) select 1, 'annie@example.org', mailbox_id from mailbox where address = 'ann'")
+            .execute(&pool)
+            .await?;
+        Ok(Self { primary, standby, stack, plan, pool })
+    }
+
+    async fn mailbox(&self, user: &str) -> Result<MailboxId> {
+        route::mailbox_of(&self.pool, user).await?.context("it is not protected")
+    }
+
+    /// Moves a user, as the engine does it in the end.
+    async fn flip(&self, user: &str, side: Side) -> Result<()> {
+        let mailbox = self.mailbox(user).await?;
+        route::announce_hold(&self.pool, &[mailbox]).await?;
+        let mut transaction = self.pool.begin().await?;
+        let held = route::hold(&mut transaction, &[mailbox]).await?;
+        ensure!(route::flip(&mut transaction, mailbox, side, held[0].epoch).await?, "the route did not change");
+        Ok(transaction.commit().await?)
+    }
+
+    /// The addresses under which a user's inbox of a server has mail.
+    async fn subjects(&self, server: &Dovecot, user: &str) -> Result<Vec<String>> {
+        let mut client = Client::log_in(server.imap_address(), user, PASSWORD).await?;
+        client.select("INBOX").await?;
+        let found = client.command("FETCH 1:* (BODY.PEEK[HEADER.FIELDS (SUBJECT)])").await.unwrap_or_default();
+        let mut subjects: Vec<String> = found
+            .iter()
+            .filter_map(|response| {
+                let text: String = response.iter().map(words).collect();
+                let (_, rest) = text.split_once("Subject: ")?;
+                Some(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '-').collect())
+            })
+            .collect();
+        subjects.sort();
+        Ok(subjects)
+    }
+}
+
+/// Everything that is said in a value.
+fn words(value: &Value) -> String {
+    match value.list() {
+        [] => format!("{} ", value.text()),
+        list => list.iter().map(words).collect(),
+    }
+}
+
+async fn side_of(mut client: Client) -> Result<Side> {
+    let answer: String = client.command("ID NIL").await?.iter().flatten().map(words).collect();
+    match (answer.contains(PRIMARY), answer.contains(STANDBY)) {
+        (true, false) => Ok(Side::Primary),
+        (false, true) => Ok(Side::Standby),
+        _ => anyhow::bail!("the server says {answer}"),
+    }
+}
+
+async fn reaches(door: SocketAddr, login: &str) -> Result<Side> {
+    let password = if login.contains('*') { MASTER_PASSWORD } else { PASSWORD };
+    let client = tokio::time::timeout(PATIENCE, Client::log_in(door, login, password)).await;
+    side_of(client.context("the log-in is not answered")?.with_context(|| format!("{login} at {door}"))?).await
+}
+
+/// Every way in which ann may spell herself.
+fn forms() -> [String; 7] {
+    ["ann", "ANN", "ann+news", "ann@example.org", "Ann+News@Example.ORG", "annie@example.org", "Annie+x@example.org"]
+        .map(str::to_owned)
+}
+
+#[tokio::test]
+async fn every_form_of_a_log_in_reaches_the_side_of_the_route() -> Result<()> {
+    let site = Site::start().await?;
+    let (proxy, nginx) = (DovecotProxy::start(&site.plan)?, Nginx::start(&site.plan)?);
+    for side in [Side::Primary, Side::Standby, Side::Primary] {
+        let route = route::get(&site.pool, site.mailbox("ann").await?).await?.context("no route")?;
+        if route.side != side {
+            site.flip("ann", side).await?;
+        }
+        for door in [proxy.imap_address(), nginx.imap_address()] {
+            for form in forms() {
+                ensure!(reaches(door, &form).await? == side, "{form} at {door} does not reach the {side:?}");
+            }
+            ensure!(reaches(door, &format!("ann*{MASTER}")).await? == side, "the master user goes elsewhere");
+            ensure!(reaches(door, "ben").await? == Side::Primary, "somebody else moved too");
+            ensure!(reaches(door, "zoe").await? == Side::Primary, "who is not protected is on the primary");
+            ensure!(Client::log_in(door, "nobody", PASSWORD).await.is_err(), "nobody got in");
+            ensure!(Client::log_in(door, "ann", "wrong").await.is_err(), "a wrong password got in");
+            ensure!(Client::log_in(door, "ann!standby", PASSWORD).await.is_err(), "anybody may name the side");
+
+            let from = |source, login: &'static str| Client::log_in_from(source, door, login, PASSWORD);
+            ensure!(side_of(from(ADMINISTRATOR, "ann!standby").await?).await? == Side::Standby);
+            ensure!(side_of(from(ADMINISTRATOR, "ann!primary").await?).await? == Side::Primary);
+            ensure!(side_of(from(ADMINISTRATOR, "ann").await?).await? == side);
+            ensure!(side_of(from(ALWAYS_PRIMARY, "ann").await?).await? == Side::Primary);
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_held_log_in_waits_and_old_sessions_are_cut() -> Result<()> {
+    let site = Site::start().await?;
+    let (proxy, nginx) = (DovecotProxy::start(&site.plan)?, Nginx::start(&site.plan)?);
+    let doors = FrontDoors::open(&site.pool).await?;
+    let ann = site.mailbox("ann").await?;
+    let mut sessions = Vec::new();
+    for door in [proxy.imap_address(), nginx.imap_address()] {
+        sessions.push(Client::log_in(door, "Ann+x@example.org", PASSWORD).await?);
+    }
+    let mut other = Client::log_in(proxy.imap_address(), "ben", PASSWORD).await?;
+
+    route::announce_hold(&site.pool, &[ann]).await?;
+    let mut transaction = site.pool.begin().await?;
+    let held = route::hold(&mut transaction, &[ann]).await?;
+    let mut waiting = Vec::new();
+    for door in [proxy.imap_address(), nginx.imap_address()] {
+        let (mut login, name) = (Box::pin(reaches(door, "ann@example.org")), door);
+        ensure!(tokio::time::timeout(WAITS, &mut login).await.is_err(), "a held log-in at {name} went through");
+        waiting.push(login);
+    }
+    ensure!(reaches(proxy.imap_address(), "ben").await? == Side::Primary, "a hold holds somebody else");
+    let cut = doors.cut(&site.pool, &[ann], Side::Primary).await?;
+    ensure!(cut.is_complete() && cut.sessions > 0, "{cut:?}");
+    for mut session in sessions {
+        let ended = wait::until("an old session ends", PATIENCE, async || Ok(session.run("NOOP").await.is_err()));
+        ended.await?;
+    }
+    other.run("NOOP").await.context("the session of somebody else was cut")?;
+
+    ensure!(route::flip(&mut transaction, ann, Side::Standby, held[0].epoch).await?, "the route did not change");
+    transaction.commit().await?;
+    for login in waiting {
+        ensure!(login.await? == Side::Standby, "a held log-in went to the old side");
+    }
+    // Whoever is still on the side that was left goes; whoever is on the new one stays.
+    let mut new = Client::log_in(proxy.imap_address(), "ann", PASSWORD).await?;
+    ensure!(doors.cut_left_behind(&site.pool, &[ann], Side::Primary).await?.sessions == 0, "nobody was there");
+    new.run("NOOP").await.context("a session on the new side was cut")?;
+    ensure!(doors.cut_left_behind(&site.pool, &[ann], Side::Standby).await?.sessions == 1, "one is there");
+    wait::until("it ends", PATIENCE, async || Ok(new.run("NOOP").await.is_err())).await?;
+    let mut transaction = site.pool.begin().await?;
+    let again = route::flip(&mut transaction, ann, Side::Primary, held[0].epoch).await?;
+    ensure!(!again, "an old epoch changed the side");
+    let shown = site.stack.json(&["mailbox", "show", "ann"]).await?;
+    ensure!(shown["active_side"] == "standby" && shown["epoch"] == 2, "{shown:#}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn preflight_says_what_a_front_door_lacks() -> Result<()> {
+    let site = Site::start().await?;
+    let findings = async || -> Result<Vec<(String, String)>> {
+        let answer = site.stack.command(&["preflight", "--json"]).await?;
+        let found: Vec<serde_json::Value> = serde_json::from_str(&answer.stdout)?;
+        let of_doors =
+            found.iter().filter(|one| ["imap-1", "imap-2", "routes file"].iter().any(|name| one["name"] == *name));
+        of_doors
+            .map(|one| {
+                let has_remedy = one["remedy"].as_str().is_some_and(|remedy| !remedy.is_empty());
+                ensure!(one["level"] == "ok" || has_remedy, "no remedy: {one}");
+                Ok((one["name"].to_string(), one["level"].to_string()))
+            })
+            .collect()
+    };
+    let level = |found: &[(String, String)]| found.iter().filter(|(_, level)| level != "\"ok\"").count();
+    let without = findings().await?;
+    ensure!(level(&without) == 2, "the proxy is not there, nor its management: {without:?}");
+    let proxy = DovecotProxy::start(&site.plan)?;
+    let with = findings().await?;
+    ensure!(with.len() == 4 && level(&with) == 0, "something is wrong with a door that works: {with:?}");
+    drop(proxy);
+    Ok(())
+}
+
+#[tokio::test]
+async fn mail_arrives_once_on_the_side_of_the_route() -> Result<()> {
+    let site = Site::start().await?;
+    let (proxy, postfix) = (DovecotProxy::start(&site.plan)?, Postfix::start(&site.plan)?);
+    let recipients = ["ann", "Ann+News", "annie", "ben", "zoe"].map(|name| format!("{name}@{DOMAIN}"));
+    let send = async |round: &str| -> Result<()> {
+        for recipient in &recipients {
+            let name = recipient.split('@').next().unwrap_or_default().replace('+', "-");
+            deliver(postfix.smtp_address(), recipient, &format!("{round}-{name}")).await?;
+        }
+        Ok(())
+    };
+    send("before").await?;
+    let refused = deliver(postfix.smtp_address(), &format!("nobody@{DOMAIN}"), "none").await;
+    ensure!(refused.is_err_and(|error| error.to_string().contains("550")), "mail for nobody is taken");
+    let three = |round: &str| ["Ann-News", "ann", "annie"].map(|name| format!("{round}-{name}")).to_vec();
+    let arrives = async |server: &Dovecot, expected: &[String]| -> Result<()> {
+        let mut found = Vec::new();
+        let all_there = wait::until("mail arrives", PATIENCE, async || {
+            found = site.subjects(server, "ann").await?;
+            Ok(expected.iter().all(|subject| found.contains(subject)))
+        });
+        let outcome = all_there.await;
+        outcome.with_context(|| format!("found {found:?}, expected {expected:?}"))
+    };
+    arrives(&site.primary, &three("before")).await?;
+
+    // During the change mail waits in the queue, for her alone.
+    let ann = site.mailbox("ann").await?;
+    route::announce_hold(&site.pool, &[ann]).await?;
+    let mut transaction = site.pool.begin().await?;
+    let held = route::hold(&mut transaction, &[ann]).await?;
+    send("during").await?;
+    wait::until("ben has his mail", PATIENCE, async || {
+        Ok(site.subjects(&site.primary, "ben").await?.contains(&"during-ben".to_owned()))
+    })
+    .await?;
+    ensure!(!site.subjects(&site.primary, "ann").await?.iter().any(|subject| subject.starts_with("during")));
+    ensure!(route::flip(&mut transaction, ann, Side::Standby, held[0].epoch).await?, "the route did not change");
+    transaction.commit().await?;
+    send("after").await?;
+    let expected: Vec<String> = ["during", "after"].iter().flat_map(|round| three(round)).collect();
+    arrives(&site.standby, &expected).await?;
+
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for subject in site.subjects(&site.standby, "ann").await? {
+        *counts.entry(subject).or_default() += 1;
+    }
+    ensure!(counts.values().all(|count| *count == 1), "something arrived twice: {counts:?}");
+    ensure!(site.subjects(&site.primary, "ann").await?.len() == 3, "mail went to the old side");
+    drop(proxy);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_last_routes_work_without_understudy_and_its_database() -> Result<()> {
+    let mut site = Site::start().await?;
+    let (proxy, nginx) = (DovecotProxy::start(&site.plan)?, Nginx::start(&site.plan)?);
+    let doors = [proxy.imap_address(), nginx.imap_address()];
+    site.flip("ann", Side::Standby).await?;
+    for door in doors {
+        for login in ["ann", "annie@example.org", "ben", "zoe"] {
+            reaches(door, login).await?;
+        }
+    }
+    site.stack.stop()?;
+    for door in doors {
+        for (login, side) in [
+            ("ann", Side::Standby),
+            ("annie@example.org", Side::Standby),
+            ("ben", Side::Primary),
+            ("zoe", Side::Primary),
+        ] {
+            ensure!(reaches(door, login).await? == side, "{login} at {door} does not reach the {side:?}");
+        }
+    }
+    // Forms that nobody used before, and which Understudy wrote down.
+    ensure!(reaches(proxy.imap_address(), "ANN@Example.org").await? == Side::Standby);
+    // What might be somebody on the standby is not sent to the primary.
+    ensure!(Client::log_in(proxy.imap_address(), "ann+x", PASSWORD).await.is_err());
+
+    site.stack.start().await?;
+    site.flip("ann", Side::Primary).await?;
+    for door in doors {
+        wait::until(
+            "the route is asked for again",
+            PATIENCE,
+            async || Ok(reaches(door, "ann").await? == Side::Primary),
+        )
+        .await?;
+    }
+    Ok(())
+}

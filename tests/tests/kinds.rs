@@ -1,0 +1,356 @@
+//! Every kind of change, at every level of what a primary offers; and which of them cost no message on the link.
+//!
+//! One stack a level. Each kind keeps to folders that begin with its name, so that a difference names its kind.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use understudy_tests::client::Client;
+use understudy_tests::dovecot::Dovecot;
+use understudy_tests::mail::Mail;
+use understudy_tests::proxy::Proxy;
+use understudy_tests::scenario::{self, Scenario};
+use understudy_tests::stack::Stack;
+use understudy_tests::wait;
+
+use crate::times;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a user does things with.
+struct Hands<'a> {
+    client: Client,
+    mail: Mail,
+    scenario: &'a Scenario,
+}
+
+impl Hands<'_> {
+    /// `count` messages in a new folder.
+    async fn folder(&mut self, name: &str, count: usize) -> Result<()> {
+        self.client.create(name).await?;
+        for _ in 0..count {
+            self.client.append(name, &[], None, &self.mail.any()).await?;
+        }
+        Ok(())
+    }
+
+    async fn append(&mut self, folder: &str, flags: &[&str], message: &[u8]) -> Result<()> {
+        self.client.append(folder, flags, None, message).await.map(drop)
+    }
+
+    /// A session of its own: renaming INBOX or resetting a UIDVALIDITY ends those that have the folder open.
+    async fn fresh(&mut self) -> Result<()> {
+        self.client = self.scenario.log_in("ann").await?;
+        Ok(())
+    }
+}
+
+/// Keywords as a client may write them; more than the 26 letters that Maildir has for them.
+fn keywords() -> Vec<String> {
+    let odd = ["a[b", "a&b", "it's", "~x", "a/b", "a.b", "$", "NIL", "a,b", "a=b:c;d<e>?@^_`|!#+", "0", "-"];
+    odd.into_iter().map(str::to_owned).chain((0..40).map(|n| format!("Keyword{n}"))).collect()
+}
+
+/// Names as Dovecot's dbox takes them. Each is one level.
+const NAMES: [&str; 19] = [
+    "dot.dot",
+    "...",
+    "star*",
+    "percent%",
+    "quote\"",
+    "back\\slash",
+    "and&and",
+    "=2E",
+    "=2F=",
+    "a=b",
+    "sharp#",
+    "pipe|",
+    " space ",
+    "{5}",
+    "(paren)",
+    "Ünï😀",
+    "日本語",
+    "inbox",
+    "cur",
+];
+
+/// `NAME { what there is before protection } => { what happens then }`.
+macro_rules! kinds {
+    ($hands:ident, $home:ident; $($name:literal $before:block => $after:block)*) => {
+        const KINDS: &[&str] = &[$($name),*];
+
+        async fn before(kind: &str, $hands: &mut Hands<'_>) -> Result<()> {
+            match kind {
+                $($name => { let $home = $name; let _ = $home; $before; })*
+                _ => bail!("no such kind"),
+            }
+            Ok(())
+        }
+
+        async fn change(kind: &str, $hands: &mut Hands<'_>) -> Result<()> {
+            match kind {
+                $($name => { let $home = $name; let _ = $home; $after; })*
+                _ => bail!("no such kind"),
+            }
+            Ok(())
+        }
+    };
+}
+
+kinds! { hands, home;
+    "append" { hands.folder(home, 1).await? } => {
+        let message = hands.mail.any();
+        hands.append(home, &["\\Seen", "\\Flagged", "$Work"], &message).await?;
+        let message = hands.mail.with_attachment(70_000);
+        hands.append(home, &["\\Deleted", "\\Draft", "\\Answered"], &message).await?
+    }
+    "multi-append" { hands.folder(home, 0).await? } => {
+        let literal = |text: &str| format!("{{{}+}}\r\n{text}", text.len());
+        let command = format!(
+            "APPEND {home} (\\Seen) {} (\\Flagged) \"17-Jul-1996 02:44:25 -0700\" {} {}",
+            literal("Subject: one\r\n\r\n1\r\n"), literal("Subject: two\r\n\r\n2\r\n"), literal("Subject: three\r\n\r\n3\r\n")
+        );
+        hands.client.run(&command).await?
+    }
+    "flags" { hands.folder(home, 5).await? } => {
+        hands.client.select(home).await?;
+        hands.client.store("1:3", "+FLAGS (\\Seen \\Flagged)").await?;
+        hands.client.store("2", "-FLAGS (\\Flagged)").await?;
+        hands.client.store("3:4", "FLAGS (\\Draft)").await?;
+        hands.client.store("5", "+FLAGS (\\Deleted)").await?
+    }
+    "keywords" { hands.folder(home, 4).await? } => {
+        hands.client.select(home).await?;
+        for keyword in keywords() {
+            hands.client.store("1", &format!("+FLAGS.SILENT ({keyword})")).await?;
+        }
+        hands.client.store("2", "+FLAGS (work)").await?;
+        hands.client.store("3", "+FLAGS (WORK Other)").await?;
+        hands.client.store("3", "-FLAGS (oTHER)").await?;
+        hands.client.store("1", "-FLAGS (Keyword7 a/b)").await?
+    }
+    "copy" { hands.folder(home, 4).await?; hands.folder("copy to", 1).await? } => {
+        hands.client.select(home).await?;
+        hands.client.store("2", "+FLAGS (\\Answered $Copied)").await?;
+        hands.client.copy("1:3", "copy to").await?;
+        hands.client.copy("2", home).await?;
+        hands.client.copy("2", home).await?
+    }
+    "move" { hands.folder(home, 5).await?; hands.folder("move to", 0).await? } => {
+        hands.client.select(home).await?;
+        hands.client.move_to("2,4", "move to").await?;
+        hands.client.move_to("1", home).await?;
+        hands.client.select("move to").await?;
+        hands.client.move_to("1", home).await?
+    }
+    "expunge" { hands.folder(home, 5).await?; hands.folder("expunge all", 3).await? } => {
+        hands.client.select(home).await?;
+        hands.client.expunge("2,5").await?;
+        hands.client.select("expunge all").await?;
+        hands.client.expunge("1:*").await?
+    }
+    "twins" {
+        hands.client.create(home).await?;
+        let (plain, same_id) = ("Subject: no id\r\n\r\nx\r\n", "Message-ID: <same@id>\r\nSubject: ");
+        for n in 0..3 {
+            hands.append(home, &[], plain.as_bytes()).await?;
+            hands.append(home, &[], format!("{same_id}{n}\r\n\r\n").as_bytes()).await?;
+        }
+    } => {
+        hands.client.select(home).await?;
+        // The same bytes: which of them is gone shows by the flags of those that stay.
+        hands.client.store("3", "+FLAGS (\\Flagged)").await?;
+        hands.client.expunge("1").await?;
+        hands.append(home, &["\\Seen"], b"Subject: no id\r\n\r\nx\r\n").await?;
+        hands.client.copy("2", home).await?
+    }
+    "small and odd" { hands.folder(home, 0).await? } => {
+        for message in [&b"\r\n"[..], b"x", b"\r\n\r\n", b"no header", b"a: b", b"a: b\nbare\nLF", b"a: \xe9\xff\r\n\r\n\x80\r\n"] {
+            hands.append(home, &[], message).await?;
+        }
+        hands.append(home, &[], format!("a: {}\r\n\r\n", "long ".repeat(40_000)).as_bytes()).await?
+    }
+    "dates" { hands.folder(home, 0).await? } => {
+        for date in [
+            "17-Jul-1996 02:44:25 -0700", " 1-Feb-2020 23:59:59 +1400", "01-Jan-1970 00:00:01 +0000", "29-Feb-2024 12:00:00 +0545",
+            "01-Jan-2020 00:00:00 -1200", "01-Jan-1970 05:30:00 +0530", "28-Feb-2025 23:00:00 -0330", "31-Dec-1999 23:59:59 -0000",
+        ] {
+            let message = hands.mail.plain(50);
+            hands.client.append(home, &[], Some(date), &message).await?;
+        }
+    }
+    "names" {} => {
+        for name in NAMES {
+            let name = format!("names/{name}");
+            hands.client.create(&name).await?;
+            hands.append(&name, &[], name.as_bytes()).await?;
+            hands.client.subscribe(&name).await?;
+        }
+        hands.client.rename("names/...", "names/..../.x").await?;
+        hands.client.delete("names/star*").await?
+    }
+    "create" {} => {
+        hands.folder("create/deep/deeper/deepest", 1).await?;
+        hands.client.create("create empty").await?
+    }
+    "rename" {
+        for name in ["rename", "rename/below", "rename/below/more", "rename a", "rename b", "rename up", "rename up/child"] {
+            hands.folder(name, 1).await?;
+        }
+    } => {
+        hands.client.rename("rename", "renamed/anew").await?;
+        hands.client.rename("rename a", "rename c").await?;
+        hands.client.rename("rename b", "rename a").await?;
+        hands.client.rename("rename c", "rename b").await?;
+        hands.client.rename("rename up/child", "rename child").await?
+    }
+    "delete" {
+        for name in ["delete", "delete/below", "delete other"] {
+            hands.folder(name, 2).await?;
+        }
+    } => {
+        hands.client.delete("delete other").await?;
+        hands.client.delete("delete/below").await?;
+        hands.client.delete(home).await?
+    }
+    "again" {
+        for name in [home, "again same", "again/below"] {
+            hands.folder(name, 3).await?;
+        }
+        hands.client.copy_all("again same", "again").await?
+    } => {
+        hands.client.select("again same").await?;
+        hands.client.copy("1:2", home).await?;
+        // Dovecot ends a session whose open folder is deleted.
+        hands.client.select("INBOX").await?;
+        hands.client.delete("again same").await?;
+        hands.folder("again same", 2).await?;
+        hands.client.select(home).await?;
+        hands.client.copy("4:5", "again same").await?
+    }
+    "subscriptions" { hands.folder(home, 0).await?; hands.client.subscribe(home).await?; hands.folder("subscriptions to", 0).await? } => {
+        hands.client.subscribe("subscriptions to").await?;
+        hands.client.unsubscribe(home).await?;
+        hands.folder("subscriptions gone", 0).await?;
+        hands.client.subscribe("subscriptions gone").await?;
+        hands.client.delete("subscriptions gone").await?
+    }
+    "special use" {} => { hands.folder("Archive", 1).await?; hands.folder("Junk", 1).await? }
+}
+
+/// A level, and what has to be masked of a server for it.
+const LEVELS: [(&str, &[&str]); 4] = [
+    ("notify+qresync", &[]),
+    ("idle+qresync", &["NOTIFY", "LIST-STATUS"]),
+    ("condstore", &["NOTIFY", "QRESYNC", "ESEARCH"]),
+    ("none", &["NOTIFY", "QRESYNC", "CONDSTORE", "IDLE", "LIST-EXTENDED", "X-GUID"]),
+];
+
+async fn level(level: usize) -> Result<()> {
+    let (name, masked) = LEVELS[level];
+    let mut primary = Dovecot::start(scenario::primary(&["ann"]))?;
+    let proxy = Proxy::to(primary.imap_address()).await?;
+    primary.behind(proxy.address());
+    let standby = Dovecot::start(scenario::standby(&["ann"]))?;
+    let mask = format!("capability_mask = {masked:?}");
+    let stack = Stack::apart_with(&[("primary", &primary), ("standby", &standby)], &mask).await?;
+    let scenario = Scenario { primary, standby, stack };
+    let mut hands = Hands { client: scenario.log_in("ann").await?, mail: Mail::from_seed(40), scenario: &scenario };
+
+    let only = std::env::var("UNDERSTUDY_KIND").ok();
+    let kinds: Vec<&str> =
+        KINDS.iter().copied().filter(|&kind| only.as_deref().is_none_or(|only| only == kind)).collect();
+    ensure!(!kinds.is_empty(), "no kind of that name");
+    for kind in &kinds {
+        before(kind, &mut hands).await.with_context(|| format!("before {kind}"))?;
+    }
+    scenario.protect(&["ann"]).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+    let shown = scenario.show("ann").await?;
+    assert_eq!(shown["capability"], name, "{shown:#}");
+    for kind in &kinds {
+        change(kind, &mut hands).await.context(*kind)?;
+        // One by one, no change can be hidden by another; all at once, they meet in one transaction.
+        if times(2) > 1 {
+            scenario.settle_and_compare(&["ann"]).await.with_context(|| format!("after {kind}"))?;
+        }
+    }
+    scenario.settle_and_compare(&["ann"]).await?;
+    if only.is_none() {
+        costs_nothing(&mut hands, &proxy, name).await?;
+        scenario.stack.command(&["mailbox", "verify", "ann", "--deep"]).await?.expect(0)?;
+    }
+    Ok(())
+}
+
+/// What moves messages about, and must not move their bytes over the link; nor from the primary, where it names messages.
+async fn costs_nothing(hands: &mut Hands<'_>, primary: &Proxy, level: &str) -> Result<()> {
+    const BYTES: usize = 600_000;
+    const MESSAGES: usize = 5;
+    let scenario = hands.scenario;
+    for folder in ["free", "free copy", "free move", "free reset"] {
+        hands.client.create(folder).await?;
+    }
+    for folder in ["free", "free reset", "INBOX"] {
+        for _ in 0..MESSAGES {
+            let message = hands.mail.with_attachment(BYTES);
+            hands.append(folder, &["\\Seen"], &message).await?;
+        }
+    }
+    scenario.settle_and_compare(&["ann"]).await?;
+    let link = scenario.stack.link()?;
+    let (mut shipped, mut fetched) = (link.bytes_to_server(), primary.bytes_to_client());
+    for change in ["copy", "move", "rename", "reset", "inbox"] {
+        match change {
+            "copy" => hands.client.copy_all("free", "free copy").await?,
+            "move" => hands.client.move_all("free copy", "free move").await?,
+            "rename" => hands.client.rename("free move", "free/moved").await?,
+            "reset" => {
+                scenario.primary.doveadm(&[
+                    "mailbox",
+                    "update",
+                    "-u",
+                    "ann",
+                    "--uid-validity",
+                    "12345",
+                    "free reset",
+                ])?;
+            }
+            _ => {
+                // What is appended to the new INBOX at once Dovecot 2.3.19 may lose, while others idle on the old one.
+                hands.fresh().await?;
+                hands.client.rename("INBOX", "free inbox").await?;
+            }
+        }
+        scenario.settle().await?;
+        let (crossed, read) = (link.bytes_to_server() - shipped, primary.bytes_to_client() - fetched);
+        (shipped, fetched) = (link.bytes_to_server(), primary.bytes_to_client());
+        println!("{level}: {change}: {crossed} bytes over the link, {read} from the primary");
+        assert!(crossed < BYTES as u64 / 6, "{change} sent {crossed} bytes over the link");
+        // Lists of folders, again and again; but no messages.
+        assert!(read < (BYTES * MESSAGES / 2) as u64 || level == "none", "{change} read {read} bytes from the primary");
+        // Dovecot 2.3.19 itself is confused for a moment when INBOX is renamed while others have it open.
+        wait::until(&format!("{level}: both sides are the same after a free {change}"), PATIENCE, async || {
+            scenario.settle().await?;
+            Ok(scenario.assert_same("ann").await.is_ok())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+macro_rules! every_kind_at_every_level {
+    ($($test:ident: $level:literal;)*) => {$(
+        #[tokio::test]
+        async fn $test() -> Result<()> {
+            level($level).await
+        }
+    )*};
+}
+
+every_kind_at_every_level! {
+    every_kind_is_mirrored_with_notify_and_qresync: 0;
+    every_kind_is_mirrored_with_idle_and_qresync: 1;
+    every_kind_is_mirrored_with_condstore_only: 2;
+    every_kind_is_mirrored_by_comparing: 3;
+}

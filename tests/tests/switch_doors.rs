@@ -1,0 +1,185 @@
+//! A change of side as users and senders meet it: through a stock Dovecot proxy and a stock Postfix, under load.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use understudy_tests::client::Client;
+use understudy_tests::dovecot::{Dovecot, PASSWORD};
+use understudy_tests::front_door::{DOMAIN, DovecotProxy, Plan, Postfix, deliver};
+use understudy_tests::scenario::{self, PRIMARY, STANDBY};
+use understudy_tests::stack::Stack;
+use understudy_tests::wait;
+
+use crate::times;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+/// The longest a user's mail program may be without an answer in a planned change of side; the goal for the slowest hundredth
+/// is 1.5 s on an idle machine.
+const LONGEST_GAP: Duration = Duration::from_secs(8);
+
+struct Site {
+    primary: Dovecot,
+    standby: Dovecot,
+    stack: Stack,
+    proxy: DovecotProxy,
+    postfix: Postfix,
+    _plan: Plan,
+}
+
+impl Site {
+    async fn start(users: &[&str]) -> Result<Self> {
+        let primary = Dovecot::start(scenario::primary(users).managed())?;
+        let standby = Dovecot::start(scenario::standby(users).managed())?;
+        let plan = Plan::new()?;
+        let servers = [("primary", &primary), ("standby", &standby)];
+        let listen = plan.admin.to_string();
+        let stack = Stack::up_in(&plan.stack_dir()?, &listen, &servers, &plan.configuration()).await?;
+        let protect = [&["mailbox", "protect"], users, &["--primary", PRIMARY, "--standby", STANDBY]].concat();
+        stack.command(&protect).await?.expect(0)?;
+        stack.command(&["mailbox", "wait", "--all", "--timeout", "60s"]).await?.expect(0)?;
+        for user in users {
+            wait::until("it is mirrored", PATIENCE, async || {
+                Ok(stack.json(&["mailbox", "show", user]).await?["state"] == "mirroring")
+            })
+            .await?;
+        }
+        let (proxy, postfix) = (DovecotProxy::start(&plan)?, Postfix::start(&plan)?);
+        Ok(Self { primary, standby, stack, proxy, postfix, _plan: plan })
+    }
+
+    async fn switch(&self, way: &str, user: &str) -> Result<Value> {
+        let answer = self.stack.command(&[way, user, "--wait", "--json"]).await?.expect(0)?;
+        let said: Value = serde_json::from_str(&answer.stdout)?;
+        let moved = &said["result"]["mailboxes"][0];
+        ensure!(moved["outcome"] == "done", "{way}: {moved:#}");
+        Ok(moved.clone())
+    }
+}
+
+/// What a mail program lived through.
+#[derive(Debug, Default)]
+struct Lived {
+    appended: u32,
+    reconnects: u32,
+    failed_log_ins: u32,
+    longest_gap: Duration,
+}
+
+/// A mail program that always works: reads and stores drafts, and logs in again when its session ends.
+async fn work(door: std::net::SocketAddr, user: &str, stop: Arc<AtomicBool>) -> Result<Lived> {
+    let mut lived = Lived::default();
+    let mut answered = Instant::now();
+    let mut session: Option<Client> = None;
+    while !stop.load(Ordering::Relaxed) {
+        let Some(client) = &mut session else {
+            match Client::log_in(door, user, PASSWORD).await {
+                Ok(client) => session = Some(client),
+                Err(_) => lived.failed_log_ins += 1,
+            }
+            continue;
+        };
+        let text = format!("Subject: draft-{:04}\r\n\r\nText.\r\n", lived.appended);
+        let done = async {
+            client.select("INBOX").await?;
+            client.append("Drafts", &["\\Draft"], None, text.as_bytes()).await
+        };
+        match done.await {
+            Ok(_) => {
+                lived.appended += 1;
+                lived.longest_gap = lived.longest_gap.max(answered.elapsed());
+                answered = Instant::now();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            // Whether a command that was cut off was carried out, its client cannot know; it says it again.
+            Err(_) => {
+                session = None;
+                lived.reconnects += 1;
+            }
+        }
+    }
+    Ok(lived)
+}
+
+/// How often each subject is in a folder.
+async fn subjects(server: &Dovecot, user: &str, folder: &str) -> Result<BTreeMap<String, usize>> {
+    let mut client = Client::log_in(server.imap_address(), user, PASSWORD).await?;
+    let mut found = BTreeMap::new();
+    if client.uids(folder).await?.is_empty() {
+        return Ok(found);
+    }
+    for response in client.command("FETCH 1:* (BODY.PEEK[HEADER.FIELDS (SUBJECT)])").await? {
+        let text: String = response.iter().map(words).collect();
+        if let Some((_, rest)) = text.split_once("Subject: ") {
+            let subject: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '-').collect();
+            *found.entry(subject).or_default() += 1;
+        }
+    }
+    Ok(found)
+}
+
+fn words(value: &understudy_tests::client::Value) -> String {
+    match value.list() {
+        [] => format!("{} ", value.text()),
+        list => list.iter().map(words).collect(),
+    }
+}
+
+#[tokio::test]
+async fn mail_that_arrives_during_changes_of_side_is_delivered_once_and_users_see_a_reconnect() -> Result<()> {
+    let site = Site::start(&["ann", "ben"]).await?;
+    Client::log_in(site.primary.imap_address(), "ann", PASSWORD).await?.create("Drafts").await?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let program = tokio::spawn(work(site.proxy.imap_address(), "ann", stop.clone()));
+    let (mta, sent) = (site.postfix.smtp_address(), Arc::new(AtomicU32::new(0)));
+    let goal = u32::try_from(100 * times(10))?;
+    let sending = {
+        let sent = sent.clone();
+        tokio::spawn(async move {
+            for number in 0..goal {
+                deliver(mta, &format!("ann@{DOMAIN}"), &format!("mail-{number:04}")).await?;
+                sent.store(number + 1, Ordering::Relaxed);
+            }
+            anyhow::Ok(())
+        })
+    };
+    let mut away = Vec::new();
+    for round in 0..2 * times(5) {
+        let way = if round % 2 == 0 { "switchover" } else { "switchback" };
+        let moved = site.switch(way, "ann").await?;
+        away.push((way, moved["rto_seconds"].as_f64().unwrap_or_default()));
+    }
+    sending.await??;
+    let last = format!("mail-{:04}", goal - 1);
+    wait::until("all mail is delivered", PATIENCE, async || {
+        Ok(subjects(&site.primary, "ann", "INBOX").await?.len() == goal as usize
+            || subjects(&site.standby, "ann", "INBOX").await?.contains_key(&last))
+    })
+    .await?;
+    stop.store(true, Ordering::Relaxed);
+    let lived = program.await??;
+    site.stack.command(&["mailbox", "wait", "ann", "--timeout", "60s"]).await?.expect(0)?;
+    println!("away {away:?}, {lived:?}");
+    for (server, name) in [(&site.primary, "primary"), (&site.standby, "standby")] {
+        let inbox = subjects(server, "ann", "INBOX").await?;
+        for number in 0..goal {
+            let count = inbox.get(&format!("mail-{number:04}")).copied().unwrap_or_default();
+            ensure!(count == 1, "mail-{number:04} is {count} times on the {name}");
+        }
+        let drafts = subjects(server, "ann", "Drafts").await?;
+        for number in 0..lived.appended {
+            let count = drafts.get(&format!("draft-{number:04}")).copied().unwrap_or_default();
+            // One that was cut off may have been carried out and said again.
+            ensure!((1..=2).contains(&count), "draft-{number:04} is {count} times on the {name}");
+        }
+        let twice = drafts.values().filter(|count| **count > 1).count();
+        ensure!(twice <= lived.reconnects as usize, "{twice} drafts are doubled on the {name}, {lived:?}");
+    }
+    ensure!(lived.failed_log_ins == 0, "{lived:?}");
+    ensure!(lived.longest_gap < LONGEST_GAP, "{lived:?}");
+    let verified = site.stack.command(&["mailbox", "verify", "--all"]).await?;
+    verified.expect(0).context("the two sides differ").map(drop)
+}

@@ -1,0 +1,176 @@
+//! Verification names what differs, and repair makes the sides equal; a pipeline that stands still is flagged.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use understudy_tests::mail::Mail;
+use understudy_tests::scenario::{self, Scenario};
+use understudy_tests::wait;
+
+use crate::mirroring::fill;
+
+fn found(verified: &Value, key: &str) -> Vec<String> {
+    let list = verified["mailboxes"][0][key].as_array().cloned().unwrap_or_default();
+    let mut whats: Vec<String> =
+        list.iter().filter_map(|difference| difference["what"].as_str().map(str::to_owned)).collect();
+    whats.sort();
+    whats
+}
+
+#[tokio::test]
+async fn repair_makes_the_sides_equal_and_says_what_it_did() -> Result<()> {
+    let scenario = Scenario::start(&["ann"]).await?;
+    let mut mail = Mail::from_seed(70);
+    let mut ann = scenario.log_in("ann").await?;
+    fill(&mut ann, &mut mail, 40).await?;
+    scenario.protect(&["ann"]).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+    scenario.stack.command(&["mailbox", "verify", "ann"]).await?.expect(0)?;
+
+    // Somebody works on the standby.
+    let mut there = scenario.log_in_to_standby("ann").await?;
+    let uids = there.uids("INBOX").await?;
+    there.select("INBOX").await?;
+    // The last one: what is appended again comes last.
+    there.expunge(&uids[uids.len() - 1].to_string()).await?;
+    there.store(&uids[5].to_string(), "+FLAGS (\\Flagged Odd)").await?;
+    there.append("INBOX", &[], None, &mail.plain(300)).await?;
+    there.delete("Sent").await?;
+    there.create("Nobody's").await?;
+    there.append("Nobody's", &[], None, &mail.plain(300)).await?;
+    there.unsubscribe("INBOX").await?;
+    there.log_out().await;
+
+    let verified = scenario.stack.command(&["mailbox", "verify", "ann", "--json"]).await?.expect(1)?;
+    let verified: Value = serde_json::from_str(&verified.stdout)?;
+    assert_eq!(
+        found(&verified, "differences"),
+        ["extra_on_standby", "flags", "folder_extra", "folder_missing", "missing_on_standby", "subscription"],
+        "{verified:#}"
+    );
+    let flags = verified["mailboxes"][0]["differences"].as_array().and_then(|all| {
+        all.iter().find(|difference| difference["what"] == "flags").map(|difference| difference["seq"].clone())
+    });
+    assert!(flags.is_some_and(|seq| seq.as_u64() > Some(0)), "no transaction is named: {verified:#}");
+    assert_eq!(scenario.show("ann").await?["differences"], 6);
+
+    let repaired = scenario.stack.json(&["mailbox", "verify", "ann", "--repair"]).await?;
+    ensure!(repaired["mailboxes"][0]["equal"] == true, "{repaired:#}");
+    ensure!(found(&repaired, "repaired").len() >= 6, "{repaired:#}");
+    let again = scenario.stack.json(&["mailbox", "verify", "ann", "--deep"]).await?;
+    assert_eq!((found(&again, "differences").len(), found(&again, "repaired").len()), (0, 0), "{again:#}");
+    scenario.assert_same("ann").await?;
+    let shown = scenario.show("ann").await?;
+    assert_eq!(shown["differences"], 0);
+    assert!(shown["last_verified_at"].is_string());
+
+    // And mirroring goes on as if nothing had been.
+    ann.append("Sent", &["\\Seen"], None, &mail.any()).await?;
+    ann.append("INBOX", &[], None, &mail.any()).await?;
+    scenario.settle_and_compare(&["ann"]).await
+}
+
+#[tokio::test]
+async fn a_cancelled_verification_is_not_called_done() -> Result<()> {
+    let scenario = Scenario::start(&["ann"]).await?;
+    let mut mail = Mail::from_seed(71);
+    for _ in 0..20 {
+        scenario.log_in("ann").await?.append("INBOX", &[], None, &mail.plain(200)).await?;
+    }
+    scenario.protect(&["ann"]).await?;
+    scenario.settle().await?;
+    // It cannot end before somebody cancels it.
+    scenario.primary.freeze();
+    let asked = scenario.stack.command(&["mailbox", "verify", "ann", "--timeout", "1s"]).await;
+    drop(asked);
+    let runs = scenario.stack.json(&["run", "list"]).await?;
+    let run = runs.as_array().and_then(|runs| runs.iter().find(|run| run["kind"] == "verify")).cloned();
+    let id = run.as_ref().and_then(|run| run["run_id"].as_str()).unwrap_or_default().to_owned();
+    scenario.stack.command(&["run", "cancel", &id]).await?;
+    scenario.primary.resume();
+    wait::until("the run ends", Duration::from_secs(60), async || {
+        let run = scenario.stack.json(&["run", "show", &id]).await?;
+        Ok(!run["ended_at"].is_null())
+    })
+    .await?;
+    let run = scenario.stack.json(&["run", "show", &id]).await?;
+    assert_eq!(run["state"], "cancelled", "{run:#}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_mailbox_is_verified_by_itself() -> Result<()> {
+    let servers = [
+        understudy_tests::dovecot::Dovecot::start(scenario::primary(&["ann", "bob"]))?,
+        understudy_tests::dovecot::Dovecot::start(scenario::standby(&["ann", "bob"]))?,
+    ];
+    let [primary, standby] = servers;
+    let stack = understudy_tests::stack::Stack::up_with(
+        &[("primary", &primary), ("standby", &standby)],
+        "[verify]\nevery = \"2s\"\n",
+    )
+    .await?;
+    let scenario = Scenario { primary, standby, stack };
+    scenario.protect(&["ann", "bob"]).await?;
+    scenario.settle().await?;
+    for user in ["ann", "bob"] {
+        scenario.until(user, "has been verified", |shown| shown["last_verified_at"].is_string()).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pipeline_that_stands_still_is_flagged_with_the_place_and_clears_by_itself() -> Result<()> {
+    let scenario = Scenario::start(&["ann"]).await?;
+    scenario.protect(&["ann"]).await?;
+    scenario.settle().await?;
+    assert!(scenario.show("ann").await?["unproven"].is_null());
+    scenario.primary.freeze();
+    wait::until("ann is unproven", Duration::from_secs(100), async || {
+        Ok(scenario.show("ann").await?["unproven"]["place"] == "primary")
+    })
+    .await?;
+    let status = scenario.stack.json(&["status"]).await?;
+    assert_eq!(status["unproven"]["primary"], 1, "{status:#}");
+    scenario.primary.resume();
+    wait::until("ann is proven again", Duration::from_secs(100), async || {
+        Ok(scenario.show("ann").await?["unproven"].is_null())
+    })
+    .await?;
+    if crate::times(2) == 1 {
+        return Ok(());
+    }
+    // The other end: what was received is not applied.
+    scenario.standby.freeze();
+    scenario.log_in("ann").await?.append("INBOX", &[], None, &Mail::from_seed(72).any()).await?;
+    wait::until("ann is unproven", Duration::from_secs(100), async || {
+        Ok(scenario.show("ann").await?["unproven"]["place"] == "standby")
+    })
+    .await?;
+    scenario.standby.resume();
+    scenario.settle_and_compare(&["ann"]).await?;
+    wait::until("ann is proven again", Duration::from_secs(60), async || {
+        Ok(scenario.show("ann").await?["unproven"].is_null())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_silent_source_gateway_is_noticed() -> Result<()> {
+    let mut scenario = Scenario::apart(&["ann"]).await?;
+    scenario.protect(&["ann"]).await?;
+    scenario.settle().await?;
+    scenario.stack.kill_role("source")?;
+    wait::until("ann is unproven", Duration::from_secs(120), async || {
+        Ok(scenario.show("ann").await?["unproven"]["place"] == "link")
+    })
+    .await?;
+    let shown = scenario.show("ann").await?;
+    assert_eq!(shown["detail"]["kind"], "unproven", "{shown:#}");
+    scenario.stack.start().await?;
+    wait::until("ann is proven again", Duration::from_secs(60), async || {
+        Ok(scenario.show("ann").await?["unproven"].is_null())
+    })
+    .await
+}

@@ -1,0 +1,1 @@
+var e=`understudy.selection`;function t(t){sessionStorage.setItem(e,JSON.stringify(t))}function n(){try{return JSON.parse(sessionStorage.getItem(e)??`null`)}catch{return null}}export{n,t};

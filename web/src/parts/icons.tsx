@@ -1,0 +1,26 @@
+// Small drawings. They never stand alone: a word says the same.
+import type { ReactNode } from "react";
+
+function Icon({ children, size = 18 }: { children: ReactNode; size?: number }) {
+  return (
+    <svg width={size} height={size} viewBox="0 0 24 24" fill="none" stroke="currentColor" strokeWidth="1.9"
+      strokeLinecap="round" strokeLinejoin="round" aria-hidden="true" focusable="false">
+      {children}
+    </svg>
+  );
+}
+
+export const Gauge = () => <Icon><path d="M4 18a9 9 0 1 1 16 0M12 14l4-5" /></Icon>;
+export const Mail = () => <Icon><rect x="3" y="5" width="18" height="14" rx="2" /><path d="m4 7 8 6 8-6" /></Icon>;
+export const Shield = () => <Icon><path d="M12 3 5 6v5c0 5 3 8 7 10 4-2 7-5 7-10V6z" /><path d="M12 8.5v6M9 11.5h6" /></Icon>;
+export const Rack = () => <Icon><rect x="4" y="4" width="16" height="7" rx="1.5" /><rect x="4" y="13" width="16" height="7" rx="1.5" /><path d="M8 7.5h.01M8 16.5h.01" /></Icon>;
+export const Over = () => <Icon><path d="M4 8h13M13 4l4 4-4 4M20 16H9" /></Icon>;
+export const Back = () => <Icon><path d="M20 8H7M11 4 7 8l4 4M4 16h11" /></Icon>;
+export const List = () => <Icon><path d="M9 6h11M9 12h11M9 18h11M4.5 6h.01M4.5 12h.01M4.5 18h.01" /></Icon>;
+export const Pulse = () => <Icon><path d="M3 12h4l3-8 4 16 3-8h4" /></Icon>;
+export const Key = () => <Icon><circle cx="8" cy="15" r="4" /><path d="m11 12 9-9M16 7l3 3" /></Icon>;
+export const Menu = () => <Icon size={20}><path d="M4 7h16M4 12h16M4 17h16" /></Icon>;
+export const Sun = () => <Icon><circle cx="12" cy="12" r="4" /><path d="M12 3v2M12 19v2M3 12h2M19 12h2M5.6 5.6 7 7M17 17l1.4 1.4M5.6 18.4 7 17M17 7l1.4-1.4" /></Icon>;
+export const Moon = () => <Icon><path d="M20 14.5A8 8 0 0 1 9.5 4 8 8 0 1 0 20 14.5z" /></Icon>;
+export const Search = () => <Icon><circle cx="11" cy="11" r="6.5" /><path d="m20 20-4.2-4.2" /></Icon>;
+export const Braces = () => <Icon><path d="m8 8-4 4 4 4M16 8l4 4-4 4" /></Icon>;
