@@ -117,7 +117,8 @@ impl Session {
         self.conversation.ask(line, &mut |_, _| Ok(false)).await
     }
 
-    async fn is_listed(&mut self, name: &FolderName) -> Result<bool> {
+    /// Is there anything of this name, be it only a level that holds other folders?
+    pub async fn is_listed(&mut self, name: &FolderName) -> Result<bool> {
         self.lists(name, &["\\NonExistent"]).await
     }
 

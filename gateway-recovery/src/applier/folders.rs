@@ -94,11 +94,8 @@ impl Work<'_> {
     /// Some servers (Dovecot with Maildir++) make a folder of it, which nobody sees on the primary.
     async fn create_level(&mut self, name: &FolderName, level: &FolderName) -> anyhow::Result<()> {
         let session = self.standby.session();
-        match session.status(name).await {
-            Ok(None) => {}
-            // A level that is there refuses to be asked for its messages.
-            Ok(Some(_)) | Err(Error::Refused { .. }) => return Ok(()),
-            Err(error) => return Err(error.into()),
+        if session.is_listed(name).await? {
+            return Ok(());
         }
         unless_refused(session.create(level, &[]).await)?;
         match session.status(name).await {
