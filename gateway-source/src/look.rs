@@ -147,6 +147,9 @@ impl Look<'_> {
             live_complete = self.look_again().await?;
         }
         if live_complete {
+            self.confirm_gone(sweep).await?;
+        }
+        if live_complete {
             self.write_late();
         } else {
             complete = false;
@@ -560,6 +563,27 @@ impl Look<'_> {
         Ok(true)
     }
 
+    /// A folder counts as deleted only when the server, asked for it by name, knows nothing of it: after Dovecot's list index
+    /// was damaged (2.3.19, "Corrupted mailbox list index", under quick changes of folders), a listing may be all but empty.
+    async fn confirm_gone(&mut self, sweep: &Sweep) -> anyhow::Result<()> {
+        let listed: BTreeSet<&FolderPath> = sweep.folders.iter().map(|folder| &folder.path).collect();
+        let gone = self.late.deleted.iter().filter_map(|folder| self.mailbox.folders.get(folder));
+        let gone: Vec<FolderPath> =
+            gone.filter(|folder| folder.selectable && !listed.contains(&folder.path)).map(|f| f.path.clone()).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let session = self.reader.session().await?;
+        // STATUS of an open folder says what was true when it was opened.
+        session.unselect().await?;
+        self.open = None;
+        for path in gone {
+            let name = session.name_for(&path);
+            anyhow::ensure!(session.status(&name).await?.is_none(), Unlisted(path));
+        }
+        Ok(())
+    }
+
     fn write_late(&mut self) {
         let late = std::mem::take(&mut self.late);
         for (folder, changed) in late.flags {
@@ -580,6 +604,11 @@ impl Look<'_> {
         }
     }
 }
+
+/// The listing lacks a folder that is there.
+#[derive(Debug, thiserror::Error)]
+#[error("the listing lacks the folder {0}, which can be opened all the same")]
+pub(crate) struct Unlisted(FolderPath);
 
 /// The log-in sees no INBOX, or may not read it.
 #[derive(Debug, thiserror::Error)]

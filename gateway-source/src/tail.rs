@@ -21,7 +21,7 @@ use understudy_protocol::{
 use understudy_replication::trouble::explain;
 
 use crate::{
-    look::{Depth, NoInbox, look},
+    look::{Depth, NoInbox, Unlisted, look},
     mailbox::{Mailbox, Tools},
     supervisor::Reports,
     watch::{Door, Sessions},
@@ -41,6 +41,8 @@ const SWEEP_PAUSE: Duration = Duration::from_secs(300);
 const COMPARE_PAUSE: Duration = Duration::from_secs(15);
 /// After a look that could not finish and found nothing, wait before the next.
 const STUCK_PAUSE: Duration = Duration::from_millis(200);
+/// While somebody waits for a barrier, a session of its own lists the folders at least this far apart.
+const AFRESH_PAUSE: Duration = Duration::from_secs(1);
 /// The first wait after an error, …
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
 /// … doubled up to this.
@@ -111,10 +113,17 @@ impl Tail {
         // What a former life captured may not have been shipped.
         self.tools.shipper.captured(mailbox.id);
         let mut rhythm = Rhythm::new(sessions.reader.level());
+        let mut afresh_at = Instant::now();
+        let mut asked = waiting.len();
         loop {
             // Barriers count from here: what was done before they were asked for is in this look.
             while let Ok(barrier) = self.barriers.try_recv() {
                 waiting.push(barrier);
+            }
+            let (new, pause_is_over) = (waiting.len() > asked, afresh_at.elapsed() >= AFRESH_PAUSE);
+            let afresh = mailbox.seeded && (new || (!waiting.is_empty() && pause_is_over) || rhythm.sweep_is_due());
+            if afresh {
+                afresh_at = Instant::now();
             }
             if !waiting.is_empty() {
                 mailbox.unreadable.hurry();
@@ -122,7 +131,7 @@ impl Tail {
             let depth = if waiting.is_empty() { rhythm.depth() } else { Depth::Everything };
             let looked = tokio::select! {
                 () = shutdown.cancelled() => return End::Shutdown,
-                looked = look_once(&mut mailbox, &mut sessions, depth) => looked,
+                looked = look_once(&mut mailbox, &mut sessions, depth, afresh) => looked,
             };
             let found = match looked {
                 Ok(found) => found,
@@ -135,6 +144,7 @@ impl Tail {
                     let _ = barrier.send(mailbox.captured);
                 }
             }
+            asked = waiting.len();
             rhythm.looked(found.something, found.complete, depth);
             self.report(&mailbox, sessions.reader.level(), mailbox.progress(found.messages), found.complete);
             match self.wait(&mut sessions, &mut rhythm, found.complete, found.something, shutdown, waiting).await {
@@ -222,8 +232,13 @@ impl Tail {
     }
 }
 
-async fn look_once(mailbox: &mut Mailbox, sessions: &mut Sessions, depth: Depth) -> anyhow::Result<crate::look::Found> {
-    let sweep = sessions.sweep().await?;
+async fn look_once(
+    mailbox: &mut Mailbox,
+    sessions: &mut Sessions,
+    depth: Depth,
+    afresh: bool,
+) -> anyhow::Result<crate::look::Found> {
+    let sweep = if afresh { sessions.reader.sweep_afresh().await? } else { sessions.sweep().await? };
     failpoint::here("look.listed");
     look(mailbox, &sweep, &mut sessions.reader, depth).await
 }
@@ -241,6 +256,17 @@ fn trouble(server: &str, error: &anyhow::Error) -> Trouble {
                      `* user=understudy lr` in the global ACL file."
                 .to_owned(),
             fault: true,
+        };
+    }
+    if error.is::<Unlisted>() {
+        return Trouble {
+            kind: "unlisted".to_owned(),
+            reason: format!("{server}: {error}; nothing is removed because of it"),
+            remedy:
+                "It is looked at again by itself. If it lasts: give the log-in the right to list that folder, or let \
+                     the server make its index of folders anew (Dovecot: remove dovecot.list.index* of the user)."
+                    .to_owned(),
+            fault: false,
         };
     }
     Trouble {

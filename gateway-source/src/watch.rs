@@ -79,6 +79,15 @@ impl Reader {
         session.sweep().await
     }
 
+    /// Lists all folders as a session sees them that begins now. Where Dovecot's list index was damaged (2.3.19, under quick
+    /// changes of folders), sessions from before go on listing what was.
+    pub(crate) async fn sweep_afresh(&mut self) -> Result<Sweep, Error> {
+        if let Some(session) = self.session.take() {
+            session.logout().await;
+        }
+        self.sweep().await
+    }
+
     async fn close_if_idle(&mut self) {
         if self.used.elapsed() > READER_IDLE
             && let Some(session) = self.session.take()

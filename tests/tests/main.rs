@@ -11,6 +11,7 @@ mod front_doors;
 mod gateways;
 mod kills;
 mod kinds;
+mod large;
 mod layouts;
 mod lists;
 mod mirroring;
