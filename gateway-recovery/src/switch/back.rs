@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use understudy_database::{
     continuity::Continuity,
     mirror::{self, Effects, MirrorFolder},
-    run,
     switch::{self, Subject, Switch},
 };
 use understudy_protocol::{FolderId, FolderPosition, ModSeq, Side, Uid, UidValidity, messages::Trouble};
@@ -46,7 +45,7 @@ impl Runner {
     pub(super) async fn home(&self, steps: &Steps, switch: &Switch, order: &Order) -> Result<Value, Stop> {
         let subject = self.subject(switch.mailbox).await?;
         if subject.epoch != switch.epoch {
-            return self.after_return(steps, switch).await;
+            return self.after_flip(steps, switch).await;
         }
         match subject.phase.as_str() {
             "on_standby" | "switching_back" => {}
@@ -67,7 +66,7 @@ impl Runner {
             self.back_to_where_it_was(switch, "switching_back", "on_standby").await?;
         }
         moved?;
-        self.after_return(steps, switch).await
+        self.after_flip(steps, switch).await
     }
 
     pub(super) fn passes(&self, subject: &Subject, scope: Scope) -> Passes {
@@ -197,19 +196,6 @@ impl Runner {
             mirror::record(db, subject.mailbox, &effects).await?;
         }
         Ok(switch::settle_journal(db, subject.mailbox).await?)
-    }
-
-    async fn after_return(&self, steps: &Steps, switch: &Switch) -> Result<Value, Stop> {
-        let done = run::steps(&self.pool, steps.run).await?;
-        let address = Some(&switch.address);
-        let released = done
-            .iter()
-            .any(|step| step.name == "release" && step.address.as_ref() == address && step.ended_at.is_some());
-        if !released {
-            let cutting = door::cut_left_behind(&self.pool, switch.mailbox, switch.target.other());
-            steps.take("release", cutting, |()| "log-ins and deliveries reach the primary".to_owned()).await?;
-        }
-        Ok(json!({ "outcome": "done" }))
     }
 }
 

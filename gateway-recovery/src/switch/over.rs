@@ -317,7 +317,7 @@ impl Runner {
     }
 
     /// The side was changed, maybe before a crash: whatever was left undone after that.
-    async fn after_flip(&self, steps: &Steps, switch: &Switch) -> Result<Value, Stop> {
+    pub(super) async fn after_flip(&self, steps: &Steps, switch: &Switch) -> Result<Value, Stop> {
         let done = run::steps(&self.pool, steps.run).await?;
         let address = Some(&switch.address);
         let released = done
@@ -325,7 +325,9 @@ impl Runner {
             .any(|step| step.name == "release" && step.address.as_ref() == address && step.ended_at.is_some());
         if !released {
             let cutting = door::cut_left_behind(&self.pool, switch.mailbox, switch.target.other());
-            steps.take("release", cutting, |()| "log-ins and deliveries reach the standby".to_owned()).await?;
+            steps
+                .take("release", cutting, |()| format!("log-ins and deliveries reach the {}", switch.target.as_str()))
+                .await?;
         }
         Ok(json!({ "outcome": "done" }))
     }
