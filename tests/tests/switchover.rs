@@ -261,7 +261,12 @@ async fn a_switchover_that_is_ended_in_time_changes_nothing() -> Result<()> {
     is_on(&scenario, "ann", "switching_over", "primary").await?;
     scenario.stack.command(&["switchover", "ann", "--cancel"]).await?.expect(0)?;
     scenario.until("ann", "stays", |shown| shown["state"] == "mirroring" && shown["epoch"] == 1).await?;
-    let ended = scenario.stack.json(&["run", "show", &id]).await?;
+    let mut ended = Value::Null;
+    let ending = wait::until("the run has ended", PATIENCE, async || {
+        ended = scenario.stack.json(&["run", "show", &id]).await?;
+        Ok(ended["state"] != "running")
+    });
+    ending.await?;
     assert_eq!(ended["state"], "cancelled", "{ended:#}");
     writing.abort();
     scenario.log_in("ann").await?.append("INBOX", &[], None, &mail.any()).await?;
