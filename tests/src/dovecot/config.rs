@@ -89,7 +89,7 @@ service lmtp {{
   }}
 }}
 service doveadm {{
-  service_count = 0
+  service_count = {doveadm_uses}
   process_min_avail = {warm_doveadm}
   inet_listener http {{
     port = {doveadm}
@@ -103,6 +103,8 @@ protocol imap {{
         fsync = options.mail_fsync,
         plugins = plugins.join(" "),
         imap_plugins = options.imap_plugins.join(" "),
+        // Kept alive for the management interface; Dovecot's replicator wants a process for each call.
+        doveadm_uses = u8::from(!options.managed),
         warm_doveadm = u8::from(options.managed),
         client_limit = options.imap_client_limit,
         service_count = options.imap_service_count,
