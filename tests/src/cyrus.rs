@@ -137,23 +137,7 @@ impl Cyrus {
     }
 
     fn end(&mut self, signal: Signal) -> Result<()> {
-        let Some(mut master) = self.master.take() else { return Ok(()) };
-        if signal == Signal::KILL {
-            // Held first: otherwise it starts new children while the old ones are being found.
-            process::signal(master.id(), Signal::STOP);
-        }
-        let tree = process::tree(master.id());
-        let first = if signal == Signal::KILL { tree.as_slice() } else { &tree[..1] };
-        for pid in first {
-            process::signal(*pid, signal);
-        }
-        if process::wait_gone(&tree, STOP_PATIENCE).is_err() {
-            for pid in &tree {
-                process::signal(*pid, Signal::KILL);
-            }
-        }
-        master.wait()?;
-        process::wait_gone(&tree, STOP_PATIENCE)
+        self.master.take().map_or(Ok(()), |master| process::end(master, signal, STOP_PATIENCE))
     }
 
     pub fn name(&self) -> &str {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -88,6 +89,27 @@ pub fn wait_gone(pids: &[u32], patience: Duration) -> Result<()> {
         std::thread::sleep(PAUSE);
     }
     Ok(())
+}
+
+/// Ends a server and all that it started, with [`Signal::KILL`] all at once, and waits until they are gone. What does not end
+/// in time is killed.
+pub fn end(mut root: Child, how: Signal, patience: Duration) -> Result<()> {
+    if how == Signal::KILL {
+        // Held first: otherwise it starts new children while the old ones are being found.
+        signal(root.id(), Signal::STOP);
+    }
+    let tree = tree(root.id());
+    let first = if how == Signal::KILL { tree.as_slice() } else { &tree[..1] };
+    for pid in first {
+        signal(*pid, how);
+    }
+    if wait_gone(&tree, patience).is_err() {
+        for pid in &tree {
+            signal(*pid, Signal::KILL);
+        }
+    }
+    root.wait()?;
+    wait_gone(&tree, patience)
 }
 
 /// The process number in the first line of a file.

@@ -41,8 +41,8 @@ impl Walk<'_> {
             }
             6..15 => self.with_messages(client, folder, other).await,
             15 => client.create(folder).await,
-            // INBOX is not renamed here: after that, Dovecot 2.3.19 ended sessions ("Mailbox was deleted under us"). Whether a
-            // RENAME of INBOX is mirrored is not tested yet.
+            // INBOX is not renamed here: after that, Dovecot 2.3.19 ended sessions ("Mailbox was deleted under us"). `kinds`
+            // renames it.
             16 if folder == "INBOX" => client.create(other).await,
             16 => client.rename(folder, other).await,
             17 => client.delete(folder).await,

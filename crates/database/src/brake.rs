@@ -707,7 +707,7 @@ pub async fn held_sample(db: impl PgExecutor<'_>, mailbox: MailboxId, each: i64)
         .collect())
 }
 
-/// How many messages wait in all mailboxes of a tenant, or of every one.
+/// How many messages wait in all protected mailboxes together.
 pub async fn waiting(db: impl PgExecutor<'_>) -> Result<i64> {
     let waiting = sqlx::query_scalar!(
         r#"select count(*) as "waiting!" from parked_message p join parked_folder f using (parked_folder_id)

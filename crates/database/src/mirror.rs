@@ -145,6 +145,35 @@ pub async fn standby_uids(
     rows.into_iter().map(|row| Ok((uid(row.uid)?, uid(row.standby_uid)?))).collect()
 }
 
+/// A message as its table has it.
+struct MessageRow {
+    folder_id: i32,
+    uid: i64,
+    standby_uid: Option<i64>,
+    digest: Vec<u8>,
+    size: i64,
+    flags: Vec<String>,
+    internal_date: String,
+    set_aside: Option<String>,
+    set_aside_reason: String,
+}
+
+impl TryFrom<MessageRow> for MirrorMessage {
+    type Error = crate::Error;
+
+    fn try_from(row: MessageRow) -> Result<Self> {
+        Ok(Self {
+            folder: FolderId(row.folder_id),
+            uid: uid(row.uid)?,
+            standby_uid: row.standby_uid.map(uid).transpose()?,
+            content: content_ref(&row.digest, row.size)?,
+            flags: row.flags,
+            internal_date: row.internal_date,
+            set_aside: set_aside(row.set_aside, row.set_aside_reason),
+        })
+    }
+}
+
 /// Messages of one folder above `after`, ascending by UID, at most `count`.
 pub async fn messages(
     db: impl PgExecutor<'_>,
@@ -153,7 +182,8 @@ pub async fn messages(
     after: Uid,
     count: i64,
 ) -> Result<Vec<MirrorMessage>> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        MessageRow,
         "select folder_id, uid, standby_uid, digest, size, flags, internal_date, set_aside, set_aside_reason
          from mirror_message where mailbox_id = $1 and folder_id = $2 and uid > $3 order by uid limit $4",
         mailbox.0,
@@ -163,19 +193,7 @@ pub async fn messages(
     )
     .fetch_all(db)
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(MirrorMessage {
-                folder: FolderId(row.folder_id),
-                uid: uid(row.uid)?,
-                standby_uid: row.standby_uid.map(uid).transpose()?,
-                content: content_ref(&row.digest, row.size)?,
-                flags: row.flags,
-                internal_date: row.internal_date,
-                set_aside: set_aside(row.set_aside, row.set_aside_reason),
-            })
-        })
-        .collect()
+    rows.into_iter().map(MirrorMessage::try_from).collect()
 }
 
 /// Messages of one folder after one UID through another, ascending.
@@ -186,7 +204,8 @@ pub async fn between(
     after: Uid,
     through: Uid,
 ) -> Result<Vec<MirrorMessage>> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        MessageRow,
         "select folder_id, uid, standby_uid, digest, size, flags, internal_date, set_aside, set_aside_reason
          from mirror_message where mailbox_id = $1 and folder_id = $2 and uid > $3 and uid <= $4 order by uid",
         mailbox.0,
@@ -196,19 +215,7 @@ pub async fn between(
     )
     .fetch_all(db)
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(MirrorMessage {
-                folder: FolderId(row.folder_id),
-                uid: uid(row.uid)?,
-                standby_uid: row.standby_uid.map(uid).transpose()?,
-                content: content_ref(&row.digest, row.size)?,
-                flags: row.flags,
-                internal_date: row.internal_date,
-                set_aside: set_aside(row.set_aside, row.set_aside_reason),
-            })
-        })
-        .collect()
+    rows.into_iter().map(MirrorMessage::try_from).collect()
 }
 
 /// Every standby UID that the mirror wants in one folder.
