@@ -19,6 +19,7 @@ mod odd_mail;
 mod primary_only_read;
 mod random_walk;
 mod rig;
+mod somebody;
 mod switch_doors;
 mod switch_walk;
 mod switchover;

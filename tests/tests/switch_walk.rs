@@ -3,69 +3,16 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
-use rand::rngs::StdRng;
-use rand::seq::IndexedRandom as _;
-use rand::{Rng as _, SeedableRng as _};
+use rand::Rng as _;
 use serde_json::Value;
-use understudy_tests::client::{Client, Refused, Snapshot};
+use understudy_tests::client::Snapshot;
 use understudy_tests::compare::compare;
-use understudy_tests::mail::Mail;
 use understudy_tests::scenario::Scenario;
 
-use crate::times;
+use crate::somebody::{FOLDERS, Somebody, seeds, walk_each};
 
-const SEEDS: usize = 8;
+const SEEDS: u64 = 8;
 const STEPS: usize = 30;
-const FOLDERS: [&str; 8] = ["INBOX", "A", "A/B", "A/B/C", "Zoë", "Zoë/Ünter", "中文", "Sent"];
-const FLAGS: [&str; 6] = ["\\Seen", "\\Flagged", "\\Answered", "\\Draft", "$Work", "Custom"];
-
-struct Doing {
-    random: StdRng,
-    mail: Mail,
-}
-
-impl Doing {
-    /// One thing a user might do; gives the digest of what was appended. The server may refuse it.
-    async fn step(&mut self, client: &mut Client) -> Result<Option<blake3::Hash>> {
-        let (folder, other) = (self.any(&FOLDERS), self.any(&FOLDERS));
-        client.select("INBOX").await?;
-        let mut appended = None;
-        let done = match self.random.random_range(0..18) {
-            0..6 => {
-                let (flag, message) = (self.any(&FLAGS), self.mail.any());
-                let done = client.append(folder, &[flag], None, &message).await.map(drop);
-                appended = done.is_ok().then(|| blake3::hash(&message));
-                done
-            }
-            6..14 => self.with_messages(client, folder, other).await,
-            14 => client.create(folder).await,
-            15 if folder != "INBOX" => client.rename(folder, other).await,
-            16 => client.delete(folder).await,
-            _ => client.subscribe(folder).await,
-        };
-        match done {
-            Err(error) if !error.is::<Refused>() => Err(error),
-            _ => Ok(appended),
-        }
-    }
-
-    async fn with_messages(&mut self, client: &mut Client, folder: &str, other: &str) -> Result<()> {
-        let uids = client.uids(folder).await?;
-        let Some(uid) = uids.choose(&mut self.random) else { return Ok(()) };
-        let (set, flag) = (uid.to_string(), self.any(&FLAGS));
-        match self.random.random_range(0..8) {
-            0..3 => client.store(&set, &format!("+FLAGS ({flag})")).await,
-            3 => client.store(&set, &format!("FLAGS ({flag})")).await,
-            4 => client.copy(&set, other).await,
-            5 | 6 => client.move_to(&set, other).await,
-            _ => client.expunge(&set).await,
-        }
-    }
-
-    fn any(&mut self, of: &[&'static str]) -> &'static str {
-        of.choose(&mut self.random).copied().unwrap_or("INBOX")
-    }
-}
 
 fn digests(snapshot: &Snapshot) -> BTreeSet<[u8; 32]> {
     let messages = snapshot.folders.values().flat_map(|folder| &folder.messages);
@@ -88,7 +35,7 @@ async fn switch(scenario: &Scenario, arguments: &[&str]) -> Result<()> {
 }
 
 async fn walk(scenario: &Scenario, user: &str, seed: u64) -> Result<()> {
-    let mut doing = Doing { random: StdRng::seed_from_u64(seed), mail: Mail::from_seed(seed) };
+    let mut doing = Somebody::from_seed(seed, &FOLDERS);
     let mut on_primary = scenario.log_in(user).await?;
     for _ in 0..STEPS {
         doing.step(&mut on_primary).await?;
@@ -97,7 +44,7 @@ async fn walk(scenario: &Scenario, user: &str, seed: u64) -> Result<()> {
     scenario.settle().await?;
     scenario.until(user, "is mirroring", |shown| shown["state"] == "mirroring").await?;
     let (planned, stranded) = (doing.random.random_bool(0.5), doing.random.random_bool(0.6));
-    println!("UNDERSTUDY_SEED={seed} planned {planned}, stranded {stranded}");
+    println!("  planned {planned}, stranded {stranded}");
     if planned {
         switch(scenario, &["switchover", user]).await?;
     } else {
@@ -136,13 +83,10 @@ async fn walk(scenario: &Scenario, user: &str, seed: u64) -> Result<()> {
 
 #[tokio::test]
 async fn whatever_is_done_on_both_sides_comes_together() -> Result<()> {
-    let given: Option<u64> = std::env::var("UNDERSTUDY_SEED").ok().and_then(|seed| seed.parse().ok());
-    let first = given.unwrap_or_else(|| rand::random::<u32>().into());
-    let seeds = if given.is_some() { 1 } else { SEEDS * times(25) };
-    let users: Vec<String> = (0..seeds).map(|number| format!("user{number}")).collect();
-    let scenario = Scenario::start(&users.iter().map(String::as_str).collect::<Vec<_>>()).await?;
-    for (seed, user) in (first..).zip(&users) {
-        walk(&scenario, user, seed).await.with_context(|| format!("UNDERSTUDY_SEED={seed}"))?;
-    }
-    Ok(())
+    walk_each(
+        seeds(SEEDS, 25),
+        async |users| Scenario::start(users).await,
+        async |scenario, user, seed| walk(scenario, user, seed).await,
+    )
+    .await
 }
