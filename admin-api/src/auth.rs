@@ -3,43 +3,44 @@
 //! Keeps true: a route that the table does not name is for administrators; every refusal has the same shape.
 
 use axum::{
-    extract::{FromRequestParts, MatchedPath, Request, State},
-    http::{Method, header, request::Parts},
+    extract::{MatchedPath, Request, State},
+    http::{Method, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
-use understudy_database::token;
-use understudy_protocol::TenantId;
+use understudy_database::tenant;
 use utoipa::ToSchema;
 
+pub(crate) use crate::caller::Caller;
 use crate::{
+    caller,
     error::{ApiError, Kind, Result},
     state::Api,
 };
 
-/// What a token may do.
+/// What a person or a program may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[schema(as = TokenRole)]
+#[schema(as = Role)]
 pub(crate) enum Role {
     /// Reads.
     Viewer,
-    /// Reads, pauses, resumes, verifies, waits at barriers.
+    /// Reads, pauses, resumes, verifies, waits at barriers, switches.
     Operator,
     /// Everything.
     Administrator,
-    /// Reads.
+    /// Reads, and bills.
     Billing,
-    /// Reads.
+    /// Reads, also the audit.
     Auditor,
-    /// A user of a mailbox; nothing here yet.
+    /// Sees one mailbox: their own.
     User,
 }
 
 impl Role {
-    /// The role of a token as its column says it; an unknown one may do nothing.
-    fn from_column(role: &str) -> Self {
+    /// The role as its column says it; an unknown one may do nothing.
+    pub(crate) fn from_column(role: &str) -> Self {
         match role {
             "viewer" => Self::Viewer,
             "operator" => Self::Operator,
@@ -65,9 +66,12 @@ impl Role {
 
     fn may(self, need: Need) -> bool {
         match need {
-            Need::Read => self != Self::User,
+            Need::Own => true,
+            Need::Read | Need::Monitor => self != Self::User,
             Need::Operate => matches!(self, Self::Operator | Self::Administrator),
-            Need::Administer => self == Self::Administrator,
+            Need::Administer | Need::Provide => self == Self::Administrator,
+            Need::Bill => matches!(self, Self::Billing | Self::Administrator),
+            Need::Audit => matches!(self, Self::Auditor | Self::Administrator),
         }
     }
 }
@@ -75,9 +79,25 @@ impl Role {
 /// What a route asks of whoever calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
+    /// What is one's own: everybody, also a mailbox's user. The route shows what lies in the caller's scope and nothing else.
+    Own,
     Read,
     Operate,
     Administer,
+    /// Usage and prices.
+    Bill,
+    Audit,
+    /// What is about all tenants at once: the provider's people.
+    Monitor,
+    /// What makes tenants: the provider's administrators.
+    Provide,
+}
+
+impl Need {
+    /// Is it about more than single mailboxes?
+    fn wants_whole_tenant(self) -> bool {
+        !matches!(self, Self::Own | Self::Read | Self::Operate)
+    }
 }
 
 /// Which route needs what.
@@ -88,12 +108,15 @@ const NEEDS: &[(Method, &str, Need)] = &[
     (Method::PATCH, "/api/v1/servers/{name}", Need::Administer),
     (Method::DELETE, "/api/v1/servers/{name}", Need::Administer),
     (Method::POST, "/api/v1/servers/{name}/check", Need::Operate),
-    (Method::GET, "/api/v1/mailboxes", Need::Read),
+    (Method::GET, "/api/v1/mailboxes", Need::Own),
     (Method::POST, "/api/v1/mailboxes", Need::Administer),
-    (Method::GET, "/api/v1/mailboxes/{address}", Need::Read),
+    (Method::GET, "/api/v1/mailboxes/{address}", Need::Own),
     (Method::PATCH, "/api/v1/mailboxes/{address}", Need::Administer),
     (Method::DELETE, "/api/v1/mailboxes/{address}", Need::Administer),
     (Method::GET, "/api/v1/mailboxes/{address}/problems", Need::Read),
+    (Method::GET, "/api/v1/mailboxes/{address}/canary", Need::Read),
+    (Method::PUT, "/api/v1/mailboxes/{address}/canary", Need::Administer),
+    (Method::DELETE, "/api/v1/mailboxes/{address}/canary", Need::Administer),
     (Method::POST, "/api/v1/mailboxes/{address}/pause", Need::Operate),
     (Method::POST, "/api/v1/mailboxes/{address}/resume", Need::Operate),
     (Method::POST, "/api/v1/mailboxes/{address}/verify", Need::Operate),
@@ -111,14 +134,65 @@ const NEEDS: &[(Method, &str, Need)] = &[
     (Method::GET, "/api/v1/routes/{address}", Need::Read),
     (Method::GET, "/api/v1/mailboxes/{address}/aliases", Need::Read),
     (Method::PUT, "/api/v1/mailboxes/{address}/aliases", Need::Administer),
-    (Method::GET, "/api/v1/events", Need::Read),
+    (Method::GET, "/api/v1/events", Need::Own),
     (Method::GET, "/api/v1/history", Need::Read),
     (Method::GET, "/api/v1/status", Need::Read),
+    (Method::GET, "/api/v1/servers/{name}/health", Need::Read),
+    (Method::POST, "/api/v1/servers/{name}/observations", Need::Operate),
+    (Method::GET, "/api/v1/policies", Need::Read),
+    (Method::GET, "/api/v1/policies/{name}", Need::Read),
+    (Method::PUT, "/api/v1/policies/{name}", Need::Administer),
+    (Method::DELETE, "/api/v1/policies/{name}", Need::Administer),
     (Method::GET, "/api/v1/tokens", Need::Administer),
     (Method::POST, "/api/v1/tokens", Need::Administer),
     (Method::DELETE, "/api/v1/tokens/{name}", Need::Administer),
-    (Method::GET, "/api/openapi.json", Need::Read),
-    (Method::GET, "/metrics", Need::Read),
+    (Method::GET, "/api/v1/link", Need::Monitor),
+    (Method::PUT, "/api/v1/link/limits", Need::Provide),
+    (Method::GET, "/api/v1/link/peers", Need::Monitor),
+    (Method::DELETE, "/api/v1/link/peers/{name}", Need::Provide),
+    (Method::GET, "/api/v1/link/invitations", Need::Provide),
+    (Method::POST, "/api/v1/link/invitations", Need::Provide),
+    (Method::DELETE, "/api/v1/link/invitations/{id}", Need::Provide),
+    (Method::GET, "/api/openapi.json", Need::Own),
+    (Method::GET, "/metrics", Need::Monitor),
+    (Method::GET, "/api/v1/me", Need::Own),
+    (Method::PUT, "/api/v1/me/password", Need::Own),
+    (Method::POST, "/api/v1/me/second-factor", Need::Own),
+    (Method::POST, "/api/v1/me/second-factor/confirm", Need::Own),
+    (Method::POST, "/api/v1/me/second-factor/remove", Need::Own),
+    (Method::GET, "/api/v1/sessions", Need::Own),
+    (Method::DELETE, "/api/v1/sessions/{id}", Need::Own),
+    (Method::GET, "/api/v1/users", Need::Administer),
+    (Method::POST, "/api/v1/users", Need::Administer),
+    (Method::GET, "/api/v1/users/{name}", Need::Administer),
+    (Method::PATCH, "/api/v1/users/{name}", Need::Administer),
+    (Method::DELETE, "/api/v1/users/{name}", Need::Administer),
+    (Method::POST, "/api/v1/users/{name}/password", Need::Administer),
+    (Method::POST, "/api/v1/users/{name}/reset-second-factor", Need::Administer),
+    (Method::GET, "/api/v1/tenants", Need::Provide),
+    (Method::POST, "/api/v1/tenants", Need::Provide),
+    (Method::PATCH, "/api/v1/tenants/{name}", Need::Provide),
+    (Method::GET, "/api/v1/audit", Need::Audit),
+    (Method::GET, "/api/v1/audit/export", Need::Audit),
+    (Method::POST, "/api/v1/audit/verify", Need::Audit),
+    (Method::GET, "/api/v1/notifications/settings", Need::Read),
+    (Method::PUT, "/api/v1/notifications/settings", Need::Administer),
+    (Method::GET, "/api/v1/notifications/templates", Need::Read),
+    (Method::PUT, "/api/v1/notifications/templates/{topic}/{language}", Need::Administer),
+    (Method::DELETE, "/api/v1/notifications/templates/{topic}/{language}", Need::Administer),
+    (Method::POST, "/api/v1/notifications/preview", Need::Read),
+    (Method::GET, "/api/v1/notifications/deliveries", Need::Audit),
+    (Method::POST, "/api/v1/notifications/announcements", Need::Operate),
+    (Method::GET, "/api/v1/mailboxes/{address}/contact", Need::Read),
+    (Method::PUT, "/api/v1/mailboxes/{address}/contact", Need::Administer),
+    (Method::GET, "/api/v1/prices", Need::Bill),
+    (Method::PUT, "/api/v1/prices", Need::Bill),
+    (Method::GET, "/api/v1/invoices", Need::Bill),
+    (Method::GET, "/api/v1/invoices/{month}", Need::Bill),
+    (Method::POST, "/api/v1/invoices/{month}/close", Need::Bill),
+    (Method::POST, "/api/v1/invoices/{month}/corrections", Need::Bill),
+    (Method::GET, "/api/v1/reports/billing", Need::Bill),
+    (Method::GET, "/api/v1/reports/availability", Need::Read),
 ];
 
 /// What the route at `path` needs for `method`; `None` when the table does not know it.
@@ -128,28 +202,7 @@ pub(crate) fn need(method: &Method, path: &str) -> Option<Need> {
     NEEDS.iter().find(|(known, route, _)| known == method && *route == path).map(|(_, _, need)| *need)
 }
 
-/// Whoever sent a request.
-#[derive(Clone, Debug)]
-pub(crate) struct Caller {
-    pub(crate) tenant: TenantId,
-    /// For the record: `token NAME`, or `local administrator`.
-    pub(crate) name: String,
-    pub(crate) role: Role,
-}
-
-/// Marks what came over the unix socket.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Local;
-
-impl<S: Sync> FromRequestParts<S> for Caller {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
-        parts.extensions.get::<Self>().cloned().ok_or_else(ApiError::unauthorized)
-    }
-}
-
-/// Lets through who has a token and whose role may; every guarded route passes here.
+/// Lets through who proves who they are and whose role may; every guarded route passes here.
 pub(crate) async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     match admit(&api, &parts).await {
@@ -162,37 +215,28 @@ pub(crate) async fn guard(State(api): State<Api>, request: Request, next: Next) 
 }
 
 async fn admit(api: &Api, parts: &Parts) -> Result<Caller> {
-    let caller = identify(api, parts).await?;
+    let caller = caller::identify(api, parts).await?;
     let path = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
-    // What is nowhere is answered with 404 to whoever has a token, whatever the role.
+    // What is nowhere is answered with 404 to whoever is known, whatever the role.
     let Some(path) = path else { return Ok(caller) };
     let need = need(&parts.method, path).unwrap_or(Need::Administer);
-    if caller.role.may(need) {
-        return Ok(caller);
-    }
-    Err(ApiError::new(
-        Kind::Forbidden,
-        format!("the role `{}` may not do this", caller.role.as_str()),
-        "use a token whose role may; an administrator makes one with `understudy token create`",
-    ))
+    check(&caller, need)?;
+    Ok(caller)
 }
 
-async fn identify(api: &Api, parts: &Parts) -> Result<Caller> {
-    if parts.extensions.get::<Local>().is_some() {
-        return Ok(Caller { tenant: TenantId(1), name: "local administrator".to_owned(), role: Role::Administrator });
-    }
-    let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let (scheme, secret) = header.and_then(|value| value.split_once(' ')).ok_or_else(ApiError::unauthorized)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(ApiError::unauthorized());
-    }
-    // Looked up by digest: how long that takes says nothing about the secret.
-    let digest = token::digest_of(secret.trim());
-    let bearer = token::bearer(&api.pool, &digest).await?.ok_or_else(ApiError::unauthorized)?;
-    token::touch(&api.pool, bearer.token_id).await?;
-    Ok(Caller {
-        tenant: TenantId(bearer.tenant_id),
-        name: format!("token {}", bearer.name),
-        role: Role::from_column(&bearer.role),
-    })
+fn check(caller: &Caller, need: Need) -> Result<()> {
+    let detail = if !caller.role.may(need) {
+        format!("the role `{}` may not do this", caller.role.as_str())
+    } else if need.wants_whole_tenant() && !caller.scope.is_whole() {
+        "it concerns more than the mailboxes you look after".to_owned()
+    } else if matches!(need, Need::Monitor | Need::Provide) && caller.home != tenant::PROVIDER {
+        "it concerns all tenants".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(ApiError::new(
+        Kind::Forbidden,
+        detail,
+        "ask somebody whose role may; an administrator gives roles with `understudy user` and `understudy token create`",
+    ))
 }

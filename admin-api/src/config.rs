@@ -15,6 +15,8 @@ pub struct AdminConfig {
     pub public_url: Option<String>,
     /// A socket only this system user can open: whoever can is a full administrator, without a token.
     pub socket: Option<PathBuf>,
+    /// Where the role keeps its key and the heads of the audit.
+    pub data_dir: PathBuf,
     /// The process's metrics, shown at `/metrics` beside those computed from the database.
     pub metrics: Option<PrometheusHandle>,
     /// Lets nginx doors ask for routes.

@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     IdempotencyMismatch,
     IdempotencyBusy,
     TooLarge,
+    SecondFactor,
+    TooMany,
     Unavailable,
     Internal,
 }
@@ -40,8 +42,8 @@ impl Kind {
             Self::UnknownParameter => ("unknown_parameter", StatusCode::BAD_REQUEST, "Unknown query parameter"),
             Self::UnknownField => ("unknown_field", StatusCode::UNPROCESSABLE_ENTITY, "Unknown field"),
             Self::Invalid => ("invalid", StatusCode::UNPROCESSABLE_ENTITY, "The request asks for something impossible"),
-            Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED, "A valid token is needed"),
-            Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "The token's role does not allow this"),
+            Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED, "It is not known who asks"),
+            Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "This is not allowed"),
             Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "There is no such thing"),
             Self::MethodNotAllowed => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "Not with this method"),
             Self::Ambiguous => ("ambiguous", StatusCode::CONFLICT, "The address means several mailboxes"),
@@ -53,6 +55,8 @@ impl Kind {
                 ("idempotency_busy", StatusCode::CONFLICT, "The same request is being carried out")
             }
             Self::TooLarge => ("too_large", StatusCode::PAYLOAD_TOO_LARGE, "The request is too large"),
+            Self::SecondFactor => ("second_factor_required", StatusCode::UNAUTHORIZED, "The second factor is needed"),
+            Self::TooMany => ("too_many", StatusCode::TOO_MANY_REQUESTS, "Too many tries"),
             Self::Unavailable => ("unavailable", StatusCode::SERVICE_UNAVAILABLE, "The database does not answer"),
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong here"),
         }
@@ -109,11 +113,18 @@ pub(crate) struct ApiError {
     remedy: String,
     errors: Vec<ProblemItem>,
     cause: Option<anyhow::Error>,
+    retry_after: Option<u64>,
 }
 
 impl ApiError {
     pub(crate) fn new(kind: Kind, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), remedy: remedy.into(), errors: Vec::new(), cause: None }
+        Self { kind, detail: detail.into(), remedy: remedy.into(), errors: Vec::new(), cause: None, retry_after: None }
+    }
+
+    /// In how many seconds it is worth another try.
+    pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
     }
 
     pub(crate) fn with_errors(mut self, errors: Vec<ProblemItem>) -> Self {
@@ -147,8 +158,8 @@ impl ApiError {
     pub(crate) fn unauthorized() -> Self {
         Self::new(
             Kind::Unauthorized,
-            "the request carries no valid token",
-            "send `Authorization: Bearer TOKEN`; `understudy token create` on the server makes one",
+            "the request carries no valid token and no good session",
+            "log in, or send `Authorization: Bearer TOKEN`; `understudy token create` on the server makes one",
         )
     }
 }
@@ -177,6 +188,13 @@ fn is_outage(cause: &understudy_database::Error) -> bool {
     matches!(cause, understudy_database::Error::Sql(Io(_) | PoolTimedOut | PoolClosed))
 }
 
+impl From<anyhow::Error> for ApiError {
+    fn from(cause: anyhow::Error) -> Self {
+        let remedy = "try again; if it stays, the log says what happened";
+        Self { cause: Some(cause), ..Self::new(Kind::Internal, "the request could not be carried out", remedy) }
+    }
+}
+
 impl From<sqlx::Error> for ApiError {
     fn from(cause: sqlx::Error) -> Self {
         understudy_database::Error::from(cause).into()
@@ -200,6 +218,9 @@ impl IntoResponse for ApiError {
         let mut response = (status, axum::Json(problem)).into_response();
         let json = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, json);
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }

@@ -42,6 +42,10 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         if bytes.is_empty() {
             return parse(b"{}").map(Self);
         }
+        if has_nul(&bytes) {
+            let detail = "the body holds the character U+0000, which no name, address or reason has";
+            return Err(ApiError::new(Kind::Invalid, detail, "take it out and send the rest"));
+        }
         if !is_json {
             return Err(ApiError::new(
                 Kind::Malformed,
@@ -51,6 +55,12 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         }
         parse(&bytes).map(Self)
     }
+}
+
+/// Whether JSON text spells U+0000, which PostgreSQL cannot keep.
+fn has_nul(json: &[u8]) -> bool {
+    let spelled = |at: usize| json[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0;
+    json.windows(6).enumerate().any(|(at, six)| six == b"\\u0000" && spelled(at))
 }
 
 /// A value from JSON, or a problem that points at what is wrong.

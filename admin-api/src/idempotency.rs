@@ -1,12 +1,12 @@
 //! `Idempotency-Key`: the same POST sent twice is carried out once and answered twice.
 //!
-//! Keeps true: only successes are kept, and never a secret; a key that comes with another request is refused.
+//! Keeps true: only successes are kept, and never a secret nor a digest of one; a key that comes with another request is refused.
 
 use std::time::Duration;
 
 use axum::{
     body::Body,
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -18,7 +18,7 @@ use understudy_database::idempotency::{self, Answer, Claim};
 use understudy_protocol::{Digest, TenantId};
 
 use crate::{
-    auth::Caller,
+    caller::Caller,
     error::{ApiError, Kind, Result},
     extract::whole,
     state::Api,
@@ -30,6 +30,14 @@ const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// The longest key.
 const LONGEST_KEY: usize = 255;
+/// Routes whose bodies hold a password: not even a digest of one is kept, from which it could be guessed.
+const WITH_PASSWORD: &[&str] = &[
+    "/api/v1/users",
+    "/api/v1/users/{name}/password",
+    "/api/v1/me/second-factor",
+    "/api/v1/me/second-factor/confirm",
+    "/api/v1/me/second-factor/remove",
+];
 /// How often old answers are cleared away.
 const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 
@@ -39,7 +47,8 @@ pub(crate) struct ShownOnce(pub(crate) &'static str);
 
 /// Carries out a POST with a key at most once.
 pub(crate) async fn once(State(api): State<Api>, caller: Caller, request: Request, next: Next) -> Response {
-    if request.method() != Method::POST || !request.headers().contains_key(&KEY) {
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    if request.method() != Method::POST || !request.headers().contains_key(&KEY) || WITH_PASSWORD.contains(&route) {
         return next.run(request).await;
     }
     keyed(&api, &caller, request, next).await.unwrap_or_else(IntoResponse::into_response)
@@ -49,7 +58,7 @@ async fn keyed(api: &Api, caller: &Caller, request: Request, next: Next) -> Resu
     let key = key_of(&request)?;
     let (parts, body) = request.into_parts();
     let body = whole(body).await?;
-    let digest = digest_of(&parts.uri.to_string(), &body);
+    let digest = digest_of(&caller.name, &parts.uri.to_string(), &body);
     let claim = idempotency::claim(&mut *api.pool.acquire().await?, caller.tenant, &key, &digest).await?;
     match claim {
         Claim::Answered(answer) => Ok(replay(answer)),
@@ -101,8 +110,9 @@ fn key_of(request: &Request) -> Result<String> {
     Ok(key.to_owned())
 }
 
-fn digest_of(uri: &str, body: &[u8]) -> Digest {
+fn digest_of(caller: &str, uri: &str, body: &[u8]) -> Digest {
     let mut hasher = blake3::Hasher::new();
+    hasher.update(&(caller.len() as u64).to_be_bytes()).update(caller.as_bytes());
     hasher.update(&(uri.len() as u64).to_be_bytes()).update(uri.as_bytes()).update(body);
     hasher.finalize().into()
 }

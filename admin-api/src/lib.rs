@@ -4,7 +4,10 @@
 //! Keeps true: no handler waits for a run, talks to a mail server or decides what a gateway should.
 
 mod api;
+mod audit_heads;
 mod auth;
+mod books;
+mod caller;
 mod config;
 mod cursor;
 mod error;
@@ -12,6 +15,7 @@ mod events;
 mod extract;
 mod health;
 mod idempotency;
+mod login;
 mod metrics;
 mod nearest;
 mod news;
@@ -34,10 +38,12 @@ pub async fn run(config: AdminConfig, shutdown: CancellationToken) -> anyhow::Re
     let address = config.listener.local_addr().context("could not tell the address of the admin listener")?;
     let socket = serve::open_socket(config.socket).await?;
     let (api, hub) = Api::new(config.pool, config.metrics, shutdown.clone());
-    let api = api.with_nginx(config.nginx);
+    let api = api.with_data_dir(&config.data_dir)?;
+    let api = api.with_nginx(config.nginx).with_public_url(config.public_url.as_deref());
     let news = tokio::spawn(news::listen(api.clone()));
     let hub = tokio::spawn(hub.run());
     let keeper = tokio::spawn(idempotency::forget_old_answers(api.clone()));
+    let heads = tokio::spawn(audit_heads::keep(api.clone()));
     let router = router::router(api);
     let public_url = config.public_url.as_deref().unwrap_or("none");
     info!(http.address = %address, http.public_url = public_url, "Admin API and web answer at http://{address}");
@@ -48,6 +54,7 @@ pub async fn run(config: AdminConfig, shutdown: CancellationToken) -> anyhow::Re
     shutdown.cancel();
     hub.await.context("the event hub stopped")?;
     news.await.context("the listener for routes stopped")?;
+    heads.await.context("the keeper of the audit's heads stopped")?;
     keeper.await.context("the housekeeping of answers stopped")?;
     served.map(|_| ())
 }

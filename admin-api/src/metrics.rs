@@ -7,8 +7,7 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use understudy_database::{brake, proof, run, status};
-use understudy_protocol::TenantId;
+use understudy_database::{brake, canary, proof, run, status, tenant};
 
 use crate::{api::mailboxes::State as MailboxState, error::Result, state::Api};
 
@@ -22,7 +21,10 @@ const LINK_SILENCE_SECONDS: &str = "understudy_link_silence_seconds";
 const UNPROVEN: &str = "understudy_unproven_mailboxes";
 const HELD: &str = "understudy_held_messages";
 /// Where a pipeline may stop.
-const PLACES: [&str; 5] = ["source_gateway", "link", "primary", "shipping", "standby"];
+const PLACES: [&str; 7] = ["source_gateway", "link", "primary", "capture", "shipping", "standby", "visible"];
+const CANARIES: &str = "understudy_canaries";
+const CANARIES_LATE: &str = "understudy_canaries_late";
+const CANARY_SLOWEST_SECONDS: &str = "understudy_canary_slowest_seconds";
 const RUNS_OPEN: &str = "understudy_runs_open";
 
 /// Prometheus text.
@@ -66,8 +68,14 @@ async fn gauges(api: &Api, text: &mut String) -> Result<()> {
         let count = places.iter().find(|(known, _)| known == place).map_or(0, |(_, count)| *count);
         let _ = writeln!(text, "{UNPROVEN}{{place=\"{place}\"}} {count}");
     }
+    let canaries = canary::summary(&api.pool, None).await?;
+    gauge(text, CANARIES, "Canary mailboxes", canaries.total);
+    gauge(text, CANARIES_LATE, "Canary mailboxes whose message has not arrived on the standby in time", canaries.late);
+    if let Some(slowest) = canaries.slowest_seconds {
+        gauge(text, CANARY_SLOWEST_SECONDS, "The longest way of the last message of each canary", slowest);
+    }
     gauge(text, HELD, "Messages whose removal waits for a person", brake::waiting(&api.pool).await?);
-    gauge(text, RUNS_OPEN, "Runs that wait or run", run::count_open(&api.pool, TenantId(1)).await?);
+    gauge(text, RUNS_OPEN, "Runs that wait or run", run::count_open(&api.pool, &tenant::PROVIDER.into(), "").await?);
     Ok(())
 }
 

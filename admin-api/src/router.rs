@@ -14,15 +14,15 @@ use tower_http::{set_header::SetResponseHeaderLayer, trace::TraceLayer};
 use utoipa::{
     OpenApi,
     openapi::{
-        RefOr,
+        ContentBuilder, Ref, RefOr, ResponseBuilder,
         path::{Operation, ParameterIn},
-        security::{Http, HttpAuthScheme, SecurityScheme},
+        security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme},
     },
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    api, auth,
+    api, auth, caller,
     error::{ApiError, Kind},
     health, idempotency, metrics,
     nearest::nearest,
@@ -35,13 +35,14 @@ use crate::{
 #[openapi(
     info(
         title = "Understudy",
-        description = "Mail continuity, one mailbox at a time. Every request but `/healthz` and `/readyz` needs \
-                       `Authorization: Bearer TOKEN`. Errors are `application/problem+json` (RFC 9457) with a `remedy`. \
+        description = "Mail continuity, one mailbox at a time. Every request but `/healthz`, `/readyz` and a log-in needs \
+                       `Authorization: Bearer TOKEN` or the cookie of a session. The provider's people act for a customer by the \
+                       header `Understudy-Tenant: NAME`; `Understudy-Reason` says why, for the audit. Errors are `application/problem+json` (RFC 9457) with a `remedy`. \
                        Lists go on with `?after=` and the `next` of the page before. A POST with an `Idempotency-Key` \
                        is carried out once."
     ),
     components(schemas(crate::error::Problem, crate::api::events::LagSample)),
-    security(("token" = []))
+    security(("token" = []), ("session" = []))
 )]
 struct Description;
 
@@ -91,12 +92,25 @@ fn guarded() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .merge(api::actions::routes())
         .merge(api::switches::routes())
         .merge(api::held::routes())
+        .merge(api::canaries::routes())
         .merge(api::runs::routes())
         .merge(api::routes::routes())
         .merge(api::events::routes())
         .merge(api::history::routes())
         .merge(api::status::routes())
+        .merge(api::link::routes())
+        .merge(api::policies::routes())
+        .merge(api::health::routes())
         .merge(api::tokens::routes())
+        .merge(api::sessions::routes())
+        .merge(api::me::routes())
+        .merge(api::users::routes())
+        .merge(api::tenants::routes())
+        .merge(api::audit::routes())
+        .merge(api::notifications::routes())
+        .merge(api::prices::routes())
+        .merge(api::invoices::routes())
+        .merge(api::reports::routes())
         .routes(routes!(metrics::metrics))
         .split_for_parts()
 }
@@ -106,6 +120,7 @@ fn open() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .merge(api::nginx::routes())
+        .merge(api::sessions::open_routes())
         .split_for_parts()
 }
 
@@ -113,8 +128,47 @@ fn finish(mut description: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi
     description.info.version = env!("CARGO_PKG_VERSION").to_owned();
     let token = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     description.components.get_or_insert_default().security_schemes.insert("token".to_owned(), token.into());
+    let cookie = ApiKey::Cookie(ApiKeyValue::new(caller::cookie_name(false)));
+    let schemes = &mut description.components.get_or_insert_default().security_schemes;
+    schemes.insert("session".to_owned(), SecurityScheme::ApiKey(cookie).into());
     name_operations(&mut description);
+    document_refusals(&mut description);
     description
+}
+
+/// What every route may answer, so that each need not say it; and every problem under its own media type.
+fn document_refusals(description: &mut utoipa::openapi::OpenApi) {
+    const REFUSALS: [(&str, &str); 6] = [
+        ("400", "It cannot be read, or has an unknown parameter"),
+        ("401", "It is not known who asks"),
+        ("403", "Whoever asks may not"),
+        ("413", "The body is too large"),
+        ("422", "It asks for something impossible; `errors` names the fields"),
+        ("503", "The database does not answer"),
+    ];
+    for (path, item) in &mut description.paths.paths {
+        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
+        let is_guarded = path.starts_with("/api/v1/") && path != "/api/v1/routes/nginx-auth" || path == "/metrics";
+        for operation in operations.into_iter().flatten() {
+            let responses = &mut operation.responses.responses;
+            for (status, text) in REFUSALS.into_iter().filter(|_| is_guarded) {
+                responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(problem_response(text)));
+            }
+            for (status, response) in responses.iter_mut() {
+                if let RefOr::T(response) = response
+                    && status.starts_with(['4', '5'])
+                    && let Some(content) = response.content.shift_remove("application/json")
+                {
+                    response.content.insert("application/problem+json".to_owned(), content);
+                }
+            }
+        }
+    }
+}
+
+fn problem_response(text: &str) -> utoipa::openapi::Response {
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    ResponseBuilder::new().description(text).content("application/problem+json", content).build()
 }
 
 /// Functions are called `list` and `get` in many files; programs made from the document need one name for each.
@@ -176,6 +230,11 @@ async fn refuse_unknown_parameters(
     request: Request,
     next: Next,
 ) -> Response {
+    let uri = request.uri();
+    if uri.path().contains("%00") || uri.query().is_some_and(|query| query.contains("%00")) {
+        let detail = "the address holds the character U+0000, which no name has";
+        return ApiError::new(Kind::Malformed, detail, "take `%00` out").into_response();
+    }
     match unknown_parameter(&known, &request) {
         Some(error) => error.into_response(),
         None => next.run(request).await,

@@ -2,25 +2,28 @@
 
 use std::{
     io,
+    net::SocketAddr,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::Context;
-use axum::{Extension, Router, serve::Listener};
+use axum::{Extension, Router};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::auth::Local;
+use crate::caller::Local;
 
 /// How long requests under way may take to end at shutdown.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Serves on TCP until `shutdown`.
 pub(crate) async fn tcp(listener: TcpListener, router: Router, shutdown: CancellationToken) -> anyhow::Result<()> {
-    serve(listener, router, shutdown).await.context("could not serve HTTP")
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    patiently(server.into_future(), shutdown).await.context("could not serve HTTP")
 }
 
 /// Opens the local socket, where one is wanted.
@@ -37,7 +40,9 @@ pub(crate) async fn unix(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let Some((listener, path)) = socket else { return Ok(()) };
-    let served = serve(listener, router.layer(Extension(Local)), shutdown).await;
+    let server = axum::serve(listener, router.layer(Extension(Local)));
+    let server = server.with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let served = patiently(server.into_future(), shutdown).await;
     if let Err(error) = tokio::fs::remove_file(&path).await
         && error.kind() != io::ErrorKind::NotFound
     {
@@ -46,12 +51,8 @@ pub(crate) async fn unix(
     served.context("could not serve on the local socket")
 }
 
-async fn serve<L>(listener: L, router: Router, shutdown: CancellationToken) -> io::Result<()>
-where
-    L: Listener,
-    L::Addr: std::fmt::Debug,
-{
-    let server = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+/// Serves until it ends, which it has a moment to do once `shutdown` is asked for.
+async fn patiently(server: impl Future<Output = io::Result<()>>, shutdown: CancellationToken) -> io::Result<()> {
     let impatience = async {
         shutdown.cancelled().await;
         tokio::time::sleep(GRACE).await;

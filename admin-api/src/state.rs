@@ -1,6 +1,6 @@
 //! What every handler shares.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
@@ -10,6 +10,7 @@ use crate::{
     api::nginx::Nginx,
     config::NginxConfig,
     events::{Events, Hub},
+    login::Login,
     news::News,
 };
 
@@ -23,13 +24,45 @@ pub struct Api {
     /// What nginx doors ask; none when they may not.
     pub(crate) nginx: Option<Arc<Nginx>>,
     pub(crate) news: News,
+    /// People reach the web over TLS, so cookies travel over nothing else.
+    pub(crate) is_https: bool,
+    pub(crate) login: Login,
+    /// The file with the heads of the audit's chain.
+    pub(crate) heads: Option<Arc<Path>>,
 }
 
 impl Api {
     /// The handle, and the hub to run beside it until `shutdown`.
     pub fn new(pool: PgPool, metrics: Option<PrometheusHandle>, shutdown: CancellationToken) -> (Self, Hub) {
         let (events, hub) = Events::new(pool.clone(), shutdown.clone());
-        (Self { pool, events, metrics: metrics.map(Arc::new), shutdown, nginx: None, news: News::new() }, hub)
+        (
+            Self {
+                pool,
+                events,
+                metrics: metrics.map(Arc::new),
+                shutdown,
+                nginx: None,
+                news: News::new(),
+                is_https: false,
+                login: Login::new(),
+                heads: None,
+            },
+            hub,
+        )
+    }
+
+    /// Keeps its key and the heads of the audit in this folder.
+    pub fn with_data_dir(mut self, path: &Path) -> anyhow::Result<Self> {
+        self.login = Login::with_key_file(&path.join("admin.key"))?;
+        self.heads = Some(path.join("audit-heads.jsonl").into());
+        Ok(self)
+    }
+
+    /// How people reach the web.
+    #[must_use]
+    pub fn with_public_url(mut self, url: Option<&str>) -> Self {
+        self.is_https = url.is_some_and(|url| url.starts_with("https://"));
+        self
     }
 
     /// Lets nginx doors ask for routes.

@@ -41,7 +41,13 @@ const SCREENS: &[&str] = &[
     "/runs",
     "/runs/{*rest}",
     "/events",
+    "/notifications",
+    "/billing",
+    "/billing/{*rest}",
     "/tokens",
+    "/people",
+    "/me",
+    "/audit",
 ];
 /// How a file is stored besides as it is: the word in `Accept-Encoding` and the ending of its name, best first.
 const ENCODINGS: [(&str, &str); 2] = [("br", "br"), ("gzip", "gz")];

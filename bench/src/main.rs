@@ -5,6 +5,7 @@
 
 mod child;
 mod copy;
+mod crossing;
 mod follow;
 mod idle;
 mod imap;
@@ -24,9 +25,11 @@ mod servers;
 mod settings;
 mod text;
 mod traffic;
+mod two_sites;
 mod understudy;
 mod verify;
 mod watch;
+mod wire;
 mod workload;
 
 use std::path::PathBuf;
@@ -81,11 +84,13 @@ enum Measurement {
     Large,
     /// How fast the two sides are compared.
     Verify,
+    /// What crosses the line between two sites.
+    Link,
 }
 
 impl Measurement {
-    const EACH: [Self; 7] =
-        [Self::Seed, Self::Follow, Self::Live, Self::Idle, Self::Restart, Self::Large, Self::Verify];
+    const EACH: [Self; 8] =
+        [Self::Seed, Self::Follow, Self::Live, Self::Idle, Self::Restart, Self::Large, Self::Verify, Self::Link];
 
     fn run(self, settings: &Settings, report: &mut Report) -> Result<()> {
         match self {
@@ -97,6 +102,7 @@ impl Measurement {
             Self::Restart => restart::measure(settings, report),
             Self::Large => large::measure(settings, report),
             Self::Verify => verify::measure(settings, report),
+            Self::Link => crossing::measure(settings, report),
         }
     }
 }

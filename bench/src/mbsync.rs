@@ -3,6 +3,7 @@
 //! In: two servers and mailbox names. Out: passes, each its own process, as from a timer.
 //! Keeps true: the configuration is the friendly one: pull only, pipelined, dates kept, no limits.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -17,12 +18,22 @@ pub(crate) struct Mbsync {
 
 impl Mbsync {
     pub(crate) fn configure(folder: &Path, primary: &Dovecot, standby: &Dovecot, names: &[String]) -> Result<Self> {
+        Self::configure_over(folder, primary.imap_address(), standby, names)
+    }
+
+    /// The same with the primary at another address: behind a line that counts.
+    pub(crate) fn configure_over(
+        folder: &Path,
+        primary: SocketAddr,
+        standby: &Dovecot,
+        names: &[String],
+    ) -> Result<Self> {
         let state = folder.join("mbsync-state");
         std::fs::create_dir_all(&state)?;
         let mut text = String::new();
         for name in names {
             text.push_str(&store("far", name, primary));
-            text.push_str(&store("near", name, standby));
+            text.push_str(&store("near", name, standby.imap_address()));
             text.push_str(&format!(
                 "Channel {name}\nFar :{name}-far:\nNear :{name}-near:\nPatterns *\nSync Pull New ReNew Delete Flags\nCreate Near\nRemove Near\nExpunge Near\nCopyArrivalDate yes\nSyncState {}/\n\n",
                 state.join(name).display()
@@ -60,11 +71,11 @@ pub(crate) fn version() -> String {
     output.map_or_else(|_| "not installed".into(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-fn store(end: &str, name: &str, server: &Dovecot) -> String {
+fn store(end: &str, name: &str, server: SocketAddr) -> String {
     // Not limiting PipelineDepth leaves it unlimited; depth 1 made no difference on loopback.
     format!(
         "IMAPAccount {name}-{end}\nHost {}\nPort {}\nUser {name}\nPass {PASSWORD}\nSSLType None\nAuthMechs LOGIN\nTimeout 120\n\nIMAPStore {name}-{end}\nAccount {name}-{end}\n\n",
-        server.imap_address().ip(),
-        server.imap_address().port()
+        server.ip(),
+        server.port()
     )
 }

@@ -19,6 +19,7 @@ use sqlx::PgPool;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use understudy_database::{
+    canary,
     proof::{self, OnItsWay},
     run,
 };
@@ -152,6 +153,13 @@ impl Watcher {
             proof::flag(&mut db, Some(mailboxes), &detail(place, *since)).await?;
             all.extend(mailboxes);
         }
+        // What is known of the whole pipeline goes before what one message tells.
+        for (mailbox, late) in canary::all_late(&self.pool).await? {
+            if !all.contains(&mailbox.0) {
+                proof::flag(&mut db, Some(&[mailbox.0]), &late).await?;
+                all.push(mailbox.0);
+            }
+        }
         proof::clear_but(&mut db, &all).await?;
         db.commit().await?;
         Ok(())
@@ -213,7 +221,7 @@ fn place(said: &str) -> &'static str {
 }
 
 /// For people: where it stopped, why that is believed, and what to do.
-fn detail(place: &str, since: Duration) -> Value {
+pub(crate) fn detail(place: &str, since: Duration) -> Value {
     let seconds = since.as_secs();
     let (reason, remedy) = match place {
         "link" => (
@@ -231,6 +239,14 @@ fn detail(place: &str, since: Duration) -> Value {
         "shipping" => (
             "changes were captured at the source and do not arrive at the recovery site",
             "See whether the link carries data and the recovery site has room; the gateways' logs say more.",
+        ),
+        "capture" => (
+            "a message was written into this canary mailbox on the primary and the source gateway did not capture it",
+            "See what the mailbox says stands in the way, that the source gateway may log in to it, and the gateway's log.",
+        ),
+        "visible" => (
+            "a message of this canary mailbox was applied and is not to be seen on the standby",
+            "Compare the two sides: `understudy mailbox verify ADDRESS`; see that nobody else writes to the standby.",
         ),
         _ => (
             "changes were received and the standby does not take them",

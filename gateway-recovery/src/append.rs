@@ -44,7 +44,7 @@ pub(crate) async fn append(
     let at_once = if standby.session().capabilities().has("MULTIAPPEND") { messages.len() } else { 1 };
     let after_gap = |index: usize| index == 0 || messages[index].uid.0 != messages[index - 1].uid.0.wrapping_add(1);
     let numbered = numbering.is_some();
-    let mut ranges = batches(contents, at_once, |index| numbered && after_gap(index)).map_err(Error::Source)?;
+    let mut ranges = batches(contents, at_once, |index| numbered && after_gap(index)).await.map_err(Error::Source)?;
     let mut created = false;
     while let Some(range) = ranges.pop() {
         if range.is_empty() {
@@ -56,7 +56,7 @@ pub(crate) async fn append(
                 numbering = None;
             }
         }
-        if numbering.is_some() && contents.last_byte(range.start).map_err(Error::Source)? == Some(b'\r') {
+        if numbering.is_some() && contents.last_byte(range.start).await.map_err(Error::Source)? == Some(b'\r') {
             // What offers a management interface is a Dovecot: the exact copy must be the first, or its UID is gone.
             if let Some(appended) = append_padded(standby, name, messages[range.start], contents, range.start).await? {
                 numbering.iter_mut().for_each(|numbers| numbers.given(appended.uids[0]));
@@ -112,11 +112,15 @@ pub(crate) async fn append(
 
 /// Ranges of messages that go into one command each, the first one last. One that ends in CR goes alone, so that it can be
 /// mended before the next takes its place in the order.
-fn batches(contents: &Contents, at_once: usize, begins: impl Fn(usize) -> bool) -> io::Result<Vec<Range<usize>>> {
+async fn batches(
+    contents: &mut Contents,
+    at_once: usize,
+    begins: impl Fn(usize) -> bool,
+) -> io::Result<Vec<Range<usize>>> {
     let mut batches: Vec<Range<usize>> = Vec::new();
     let mut alone = true;
     for index in 0..contents.len() {
-        let ends_in_cr = contents.last_byte(index)? == Some(b'\r');
+        let ends_in_cr = contents.last_byte(index).await? == Some(b'\r');
         match batches.last_mut() {
             Some(batch) if !alone && !ends_in_cr && batch.len() < at_once && !begins(index) => batch.end = index + 1,
             _ => batches.push(index..index + 1),
@@ -218,7 +222,7 @@ async fn check_odd(
         if digest == Some(messages[index].content.digest) {
             continue;
         }
-        if contents.last_byte(index).map_err(Error::Source)? == Some(b'\r')
+        if contents.last_byte(index).await.map_err(Error::Source)? == Some(b'\r')
             && let Some(exact) = append_padded(standby, name, messages[index], contents, index).await?
         {
             expunge(standby, uid).await?;

@@ -7,6 +7,7 @@
 
 mod continuity;
 mod folders;
+mod late;
 mod messages;
 mod rebuild;
 mod refusals;
@@ -27,6 +28,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use understudy_database::{
     brake as parked,
+    content::Place,
     continuity::Continuity,
     event,
     journal::{self, Intent, Target},
@@ -34,7 +36,9 @@ use understudy_database::{
 };
 use understudy_failpoint as failpoint;
 use understudy_imap_session::{Error, FolderName};
-use understudy_protocol::{FolderId, MailboxId, ModSeq, Seq, Transaction, Uid, UidValidity, messages::Trouble};
+use understudy_protocol::{
+    ContentRef, Digest, FolderId, MailboxId, ModSeq, Seq, Transaction, Uid, UidValidity, messages::Trouble,
+};
 use understudy_replication::{
     plan::{Step, plan},
     trouble::explain,
@@ -49,14 +53,22 @@ use crate::{
     strays::{self, Strays},
 };
 
+pub(crate) use late::LateOrders;
 pub(crate) use repair::{Outcome as RepairOutcome, Repairs};
 
 /// Messages that a standby refused are tried again after this, room or no room.
 pub(crate) const REFUSED_PAUSE: Duration = Duration::from_secs(600);
 /// A folder rebuilt by itself is not rebuilt by itself again for this long, so that nothing goes round in circles.
 pub(crate) const REBUILD_PAUSE: Duration = Duration::from_secs(3600);
-/// Refused messages tried again at once.
+/// Refused messages tried again at once, …
 const REFUSED_BATCH: i64 = 50;
+/// … and in one round, unless a person asked: the next round goes on after them.
+const REFUSED_ROUND: usize = 500;
+/// Before every message.
+const FIRST: (FolderId, Uid) = (FolderId(0), Uid(0));
+
+/// Whether all refused messages are tried again, or a round of them.
+struct All(bool);
 
 /// How a mailbox's turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,21 +86,44 @@ pub(crate) struct Applier {
     pub(crate) patience: Patience,
     pub(crate) brake: BrakeConfig,
     pub(crate) repairs: Arc<Repairs>,
-    /// When messages that a standby refused were tried last, and at which attempt of a person.
-    pub(crate) retried: Mutex<HashMap<MailboxId, (Instant, i32)>>,
+    pub(crate) late: Arc<LateOrders>,
+    /// When messages that a standby refused were tried last.
+    pub(crate) retried: Mutex<HashMap<MailboxId, Retried>>,
+}
+
+/// Messages that a standby refused, tried again.
+pub(crate) struct Retried {
+    at: Instant,
+    /// Of a person.
+    attempt: i32,
+    /// The last message tried: the next round begins after it.
+    through: (FolderId, Uid),
 }
 
 impl Applier {
-    /// Is it time to try again what the standby refused?
-    fn retry_is_due(&self, target: &Target) -> bool {
+    /// Is it time to try again what the standby refused? All of it, when a person asked.
+    fn retry_is_due(&self, target: &Target) -> Option<All> {
         let mut retried = self.retried.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = retried
-            .get(&target.mailbox)
-            .is_none_or(|(at, attempt)| at.elapsed() >= REFUSED_PAUSE || *attempt != target.attempt);
-        if due {
-            retried.insert(target.mailbox, (Instant::now(), target.attempt));
+        let known = retried.get(&target.mailbox);
+        let asked = known.is_some_and(|known| known.attempt != target.attempt);
+        if known.is_some_and(|known| !asked && known.at.elapsed() < REFUSED_PAUSE) {
+            return None;
         }
-        due
+        let through = known.map_or(FIRST, |known| known.through);
+        retried.insert(target.mailbox, Retried { at: Instant::now(), attempt: target.attempt, through });
+        Some(All(asked))
+    }
+
+    /// Behind which refused message the next round begins.
+    fn refused_after(&self, mailbox: MailboxId) -> (FolderId, Uid) {
+        let retried = self.retried.lock().unwrap_or_else(PoisonError::into_inner);
+        retried.get(&mailbox).map_or(FIRST, |known| known.through)
+    }
+
+    fn tried_refused(&self, mailbox: MailboxId, through: (FolderId, Uid)) {
+        if let Some(known) = self.retried.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&mailbox) {
+            known.through = through;
+        }
     }
 
     /// Applies everything received of a mailbox.
@@ -121,6 +156,7 @@ impl Applier {
             folders: folders.into_iter().map(|folder| (folder.folder, folder)).collect(),
             effects: Effects::default(),
             strays: Strays::default(),
+            places: HashMap::new(),
             floors: BTreeMap::new(),
             raises: BTreeMap::new(),
             expunged: false,
@@ -132,8 +168,8 @@ impl Applier {
         work.recover().await?;
         // The log-in worked, so whatever stood in the way does not any more.
         self.clear_trouble(mailbox).await?;
-        while let Some(transaction) = journal::next_received(&self.pool, mailbox).await? {
-            if shutdown.is_cancelled() || self.is_stopped(mailbox).await? {
+        while let Some((transaction, stopped)) = journal::next_received(&self.pool, mailbox).await? {
+            if shutdown.is_cancelled() || stopped {
                 return Ok(());
             }
             work.release().await?;
@@ -141,16 +177,14 @@ impl Applier {
         }
         work.release().await?;
         work.repair_ordered().await?;
-        if work.expunged || self.retry_is_due(target) {
-            work.retry_refused().await?;
+        work.late_ordered().await;
+        let due = self.retry_is_due(target);
+        if work.expunged || due.is_some() {
+            work.retry_refused(due.is_some_and(|All(all)| all)).await?;
         }
         work.rebuild_lost().await?;
         self.standbys.keep(mailbox, work.standby);
         Ok(())
-    }
-
-    async fn is_stopped(&self, mailbox: MailboxId) -> anyhow::Result<bool> {
-        Ok(journal::target(&self.pool, mailbox).await?.is_none_or(|target| target.stopped))
     }
 
     async fn clear_trouble(&self, mailbox: MailboxId) -> anyhow::Result<()> {
@@ -233,6 +267,8 @@ struct Work<'a> {
     /// What the transaction at hand has changed so far.
     effects: Effects,
     strays: Strays,
+    /// Where the contents rest that the transaction at hand adds, if it adds to several folders.
+    places: HashMap<Digest, Place>,
     /// How high the transaction at hand wants each folder's MODSEQ on the standby.
     floors: BTreeMap<FolderId, ModSeq>,
     /// Numbers to raise before the folder is worked on.
@@ -301,6 +337,7 @@ impl Work<'_> {
             journal::begin(self.pool(), self.mailbox(), transaction.seq, &intent).await?;
             failpoint::here("apply.intended");
         }
+        self.places = self.places_of(&steps).await?;
         self.take_floors(transaction);
         let mut at = 0;
         while at < steps.len() {
@@ -327,6 +364,20 @@ impl Work<'_> {
         tracing::debug!(mailbox.id = %self.mailbox(), txn.seq = %transaction.seq, changes = transaction.changes.len(),
             duration_ms = started.elapsed().as_millis(), "Applied transaction {}", transaction.seq);
         Ok(())
+    }
+
+    /// Where the contents of all additions rest: one question instead of one a folder.
+    async fn places_of(&self, steps: &[Step]) -> anyhow::Result<HashMap<Digest, Place>> {
+        let added = |step: &Step| match step {
+            Step::Append { messages, .. } => messages.iter().map(|message| message.content).collect(),
+            _ => Vec::new(),
+        };
+        let folders = steps.iter().filter(|step| matches!(step, Step::Append { .. })).count();
+        if folders < 2 {
+            return Ok(HashMap::new());
+        }
+        let wanted: Vec<ContentRef> = steps.iter().flat_map(added).collect();
+        self.applier.store.places(self.target.tenant, &wanted).await
     }
 
     /// Which folders get messages, and from which UID on these will be ours.

@@ -1,7 +1,7 @@
 //! The mass-change brake: decides, before a transaction is applied, whether what it removes waits for a person.
 //!
 //! In: a transaction, the mirror, what was removed lately. Out: [`Parking`]: what is left on the standby meanwhile.
-//! Keeps true: the same transaction against the same mirror is judged the same, so a crash changes nothing; additions always go on;
+//! Keeps true: the same transaction against the same mirror and limits is judged the same, so a crash changes nothing; additions always go on;
 //! a message whose content stays elsewhere in the mailbox (a move, another UIDVALIDITY) is not destroyed.
 //! Not here: carrying out what a person released (`release`).
 
@@ -19,7 +19,7 @@ use understudy_database::{
 };
 use understudy_imap_session::ContentSource;
 use understudy_protocol::{
-    Change, ContentRef, Digest, FolderId, FolderPath, MailboxId, Seq, TenantId, Transaction, Uid, UidSet,
+    Change, ContentRef, Digest, FolderId, FolderPath, MailboxId, Seq, TenantId, Transaction, Uid, UidSet, policy,
 };
 
 use crate::store::Store;
@@ -48,6 +48,18 @@ pub struct BrakeConfig {
 impl Default for BrakeConfig {
     fn default() -> Self {
         Self { enabled: true, share: 0.5, messages: 50, within: Duration::from_secs(600) }
+    }
+}
+
+impl BrakeConfig {
+    /// As a mailbox's policy wants it; what that does not say is as the configuration has it.
+    fn of(self, policy: &policy::Brake) -> Self {
+        Self {
+            enabled: policy.enabled.unwrap_or(self.enabled),
+            share: policy.share.unwrap_or(self.share),
+            messages: policy.messages.unwrap_or(self.messages),
+            within: policy.within_seconds.map_or(self.within, Duration::from_secs),
+        }
     }
 }
 
@@ -170,6 +182,7 @@ pub(crate) async fn judge(
         return Ok(Parking::default());
     }
     let mailbox = transaction.mailbox;
+    let config = &config.of(&understudy_database::policy::of_mailbox(pool, mailbox).await?.brake);
     let captured_at = transaction.captured_at;
     let since = captured_at - chrono::Duration::from_std(config.within).unwrap_or(chrono::Duration::days(36_500));
     let standing = brake::standing(pool, mailbox, &removals, since).await?;

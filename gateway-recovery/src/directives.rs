@@ -12,8 +12,8 @@ use std::{
 use sqlx::{PgPool, postgres::PgListener};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use understudy_database::link;
-use understudy_protocol::messages::{Asked, Directives, InventoryFrame, Report, Reported, Request, Trouble};
+use understudy_database::{line, link, part};
+use understudy_protocol::messages::{Asked, Directives, InventoryFrame, Limits, Report, Reported, Request, Trouble};
 use uuid::Uuid;
 
 /// How often the database is asked, in case a notification was lost.
@@ -158,6 +158,8 @@ impl DirectiveBoard {
             servers: link::primaries(&self.pool).await?,
             mailboxes: link::assignments(&self.pool).await?,
             requests,
+            part_keys: part::keys(&self.pool).await?,
+            limits: line::limits(&self.pool).await.map(|set| Limits { wire: set.wire, seeding: set.seeding })?,
         })
     }
 }

@@ -19,7 +19,7 @@ use understudy_database::{brake, continuity, journal, mirror};
 use understudy_protocol::MailboxId;
 
 use crate::{
-    applier::{Applier, Ended, REBUILD_PAUSE, REFUSED_PAUSE, Repairs},
+    applier::{Applier, Ended, LateOrders, REBUILD_PAUSE, REFUSED_PAUSE, Repairs},
     brake::BrakeConfig,
     numbering::Patience,
     standby::Standbys,
@@ -48,6 +48,9 @@ struct Shared {
     work: Mutex<Work>,
     changed: Notify,
     repairs: Arc<Repairs>,
+    late: Arc<LateOrders>,
+    /// Who waits for an applier of a mailbox to end.
+    progress: Mutex<HashMap<MailboxId, Arc<Notify>>>,
 }
 
 #[derive(Default)]
@@ -71,9 +74,20 @@ impl Applying {
         self.shared.changed.notify_one();
     }
 
+    /// Notified when an applier of this mailbox ends next.
+    pub(crate) fn progress(&self, mailbox: MailboxId) -> Arc<Notify> {
+        let mut progress = self.shared.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.entry(mailbox).or_default().clone()
+    }
+
     /// What waits to be repaired.
     pub(crate) fn repairs(&self) -> &Arc<Repairs> {
         &self.shared.repairs
+    }
+
+    /// Where mail that came late to the standby is looked for.
+    pub(crate) fn late(&self) -> &Arc<LateOrders> {
+        &self.shared.late
     }
 
     /// The next mailbox that may be worked on.
@@ -109,6 +123,10 @@ impl Applying {
         }
         drop(work);
         self.shared.changed.notify_one();
+        let waiting = self.shared.progress.lock().unwrap_or_else(PoisonError::into_inner).remove(&mailbox);
+        if let Some(waiting) = waiting {
+            waiting.notify_waiters();
+        }
     }
 
     /// A person asked to try again at once.
@@ -139,6 +157,7 @@ impl Dispatcher {
             patience: Patience::default(),
             brake,
             repairs: applying.repairs().clone(),
+            late: applying.late().clone(),
             retried: Mutex::default(),
         });
         Self { pool, applying, applier, attempts: HashMap::new() }

@@ -3,24 +3,35 @@
 //! Keeps true: nothing of a shipment counts unless all of it arrived; a transaction is acknowledged only after its
 //! contents and its row are on the disk; `seq` has no gaps and every number is taken once.
 
+mod arriving;
+mod before;
+
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     pin::pin,
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use sqlx::{PgConnection, PgPool};
-use understudy_database::{content, content::Place, journal};
+use understudy_content::{PackingError, Piece, Recipe, RecipeError};
+use understudy_database::{
+    content::{self, Place},
+    journal,
+    part::{self, Traffic},
+};
 use understudy_failpoint as failpoint;
 use understudy_protocol::{
     Change, ContentRef, Digest, MailboxId, TenantId, Transaction,
-    codec::{self, CodecError},
-    messages::{Ack, Refusal, Shipment, Shipped},
+    codec::CodecError,
+    messages::{Ack, Refusal, Shipped, Trouble},
 };
-use understudy_replication::shipping::{Verdict, judge};
+use understudy_replication::shipping::{Received, Verdict, judge};
 
-use crate::store::{Receiving, Store};
+use crate::store::{self, Store};
+
+use arriving::{Arrived, Arriving, Whole};
+pub(crate) use before::Before;
 
 /// The most content taken in one shipment, in bytes: one message of this size, alone, is the largest that passes.
 const SHIPMENT_BYTES: u64 = 4 << 30;
@@ -36,6 +47,14 @@ pub(crate) enum IngestError {
     Store(#[source] std::io::Error),
     #[error("the shipment holds more than {SHIPMENT_BYTES} bytes")]
     TooLarge,
+    #[error("the shipment is not packed as it should be")]
+    Packing(#[from] PackingError),
+    #[error("the shipment has a recipe that cannot be read")]
+    Recipe(#[from] RecipeError),
+    #[error("a message could not be put together: {0:#}")]
+    Unproven(anyhow::Error),
+    #[error("the shipment names another tenant than its mailbox has")]
+    Foreign,
     #[error("the journal did not take it")]
     Journal(#[from] understudy_database::Error),
     #[error("the journal did not take it")]
@@ -46,150 +65,187 @@ impl IngestError {
     /// Did the sender err, rather than we?
     pub(crate) fn is_theirs(&self) -> bool {
         match self {
-            Self::Broken(_) | Self::Malformed(_) | Self::TooLarge => true,
+            Self::Broken(_)
+            | Self::Malformed(_)
+            | Self::TooLarge
+            | Self::Foreign
+            | Self::Packing(_)
+            | Self::Recipe(_) => true,
+            Self::Unproven(error) => error
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData),
             Self::Store(error) => error.kind() == std::io::ErrorKind::InvalidData,
             Self::Journal(_) | Self::Sql(_) => false,
         }
     }
+
+    /// Is it that there is no room, here or in the database?
+    pub(crate) fn no_room(&self) -> Option<Trouble> {
+        let error = match self {
+            Self::Store(error) => return store::no_room(error),
+            Self::Journal(understudy_database::Error::Sql(error)) | Self::Sql(error) => error,
+            _ => return None,
+        };
+        // 53100: disk_full.
+        let full = error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "53100");
+        full.then(|| Trouble {
+            kind: "database_full".to_owned(),
+            reason: format!("The recovery site's database has no room: {error}"),
+            remedy: "Make room on the disk that holds the database; then it goes on by itself. Nothing is lost meanwhile: what is not \
+                     acknowledged stays in the source gateway's journal."
+                .to_owned(),
+            fault: true,
+        })
+    }
 }
 
 /// Takes in one shipment.
-pub(crate) async fn ingest<S>(pool: &PgPool, store: &Store, body: S) -> Result<Shipped, IngestError>
+pub(crate) async fn ingest<S>(
+    pool: &PgPool,
+    store: &Store,
+    before: &Before,
+    tenant: Option<TenantId>,
+    body: S,
+) -> Result<Shipped, IngestError>
 where
     S: Stream<Item = Result<Bytes, axum::Error>> + Send,
 {
-    let mut arriving = Arriving::new(store)?;
+    let mut arriving = Arriving::new(store, tenant).await?;
     let mut body = pin!(body);
     while let Some(piece) = body.next().await {
-        arriving.take(piece.map_err(IngestError::Broken)?)?;
+        let piece = piece.map_err(IngestError::Broken)?;
+        if arriving.begins_packed(&piece) {
+            let tenant = tenant.ok_or(IngestError::Foreign)?;
+            arriving.is_packed(part::key_of(pool, tenant).await?, before.finder());
+        }
+        match arriving.take(piece) {
+            Err(IngestError::Packing(PackingError::Unseen)) => {
+                // The rest is small, and a shipment that is broken off costs more.
+                while let Some(piece) = body.next().await {
+                    piece.map_err(IngestError::Broken)?;
+                }
+                return Ok(Shipped { acks: Vec::new(), unseen: true });
+            }
+            taken => taken?,
+        }
         failpoint::here("ingest.amid");
     }
-    let (transactions, receiving) = arriving.end()?;
+    let Whole { transactions, receiving, recipes, packed, seen } = arriving.end()?;
     failpoint::here("ingest.whole");
     let places = receiving.finish().await.map_err(IngestError::Store)?;
     failpoint::here("ingest.synced");
-    receive(pool, transactions, &places).await
+    let lacking = match tenant {
+        Some(tenant) => store.prove(tenant, &places, &recipes).await.map_err(IngestError::Unproven)?,
+        None => HashMap::new(),
+    };
+    let shipped = receive(pool, transactions, tenant, &Came { places, recipes, lacking, packed }).await?;
+    before.add(seen);
+    Ok(shipped)
 }
 
-/// A shipment as it comes in.
-struct Arriving {
-    buffer: BytesMut,
-    /// Bytes still to come of the content at hand.
-    left: u64,
-    total: u64,
-    receiving: Receiving,
-    transactions: Vec<Transaction>,
+/// The contents of a shipment.
+struct Came {
+    places: Vec<Place>,
+    recipes: HashMap<Digest, Recipe>,
+    /// Of messages that cannot be put together: the parts that are nowhere.
+    lacking: HashMap<Digest, Vec<Digest>>,
+    /// Bytes as they came; none where they were not packed.
+    packed: Option<u64>,
 }
 
-impl Arriving {
-    fn new(store: &Store) -> Result<Self, IngestError> {
-        Ok(Self {
-            buffer: BytesMut::new(),
-            left: 0,
-            total: 0,
-            receiving: store.begin().map_err(IngestError::Store)?,
-            transactions: Vec::new(),
-        })
-    }
-
-    fn take(&mut self, mut piece: Bytes) -> Result<(), IngestError> {
-        loop {
-            // Content passes by without being gathered.
-            if self.left > 0 {
-                let (bytes, rest) = if self.buffer.is_empty() {
-                    let length = piece.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-                    (piece.split_to(length), true)
-                } else {
-                    let length = self.buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-                    (self.buffer.split_to(length).freeze(), false)
-                };
-                self.content_bytes(&bytes)?;
-                if rest && piece.is_empty() {
-                    return Ok(());
-                }
+impl Came {
+    /// What became of the messages of these additions on the link.
+    fn traffic(&self, named: &[ContentRef]) -> Traffic {
+        let mut arrived: HashSet<Digest> = self.places.iter().map(|place| place.content.digest).collect();
+        let mut traffic = Traffic::default();
+        for message in named {
+            traffic.messages += message.size;
+            // What is named again did not come again.
+            let came = arrived.remove(&message.digest);
+            let Some(recipe) = self.recipes.get(&message.digest).filter(|_| came) else {
+                traffic.deduplicated += if came { 0 } else { message.size };
                 continue;
-            }
-            if piece.has_remaining() {
-                self.buffer.extend_from_slice(&piece);
-                piece = Bytes::new();
-            }
-            let Some((frame, taken)) = codec::decode_frame::<Shipment>(&self.buffer)? else { return Ok(()) };
-            self.buffer.advance(taken);
-            self.frame(frame)?;
-        }
-    }
-
-    fn frame(&mut self, frame: Shipment) -> Result<(), IngestError> {
-        match frame {
-            Shipment::Content(content) => {
-                self.total = self.total.saturating_add(content.size);
-                if self.total > SHIPMENT_BYTES {
-                    return Err(IngestError::TooLarge);
-                }
-                self.left = content.size;
-                self.receiving.content(content).map_err(IngestError::Store)?;
-                if self.left == 0 {
-                    self.receiving.end().map_err(IngestError::Store)?;
+            };
+            for piece in &recipe.pieces {
+                if let Piece::Part(part, wrapping) = piece
+                    && !arrived.remove(&part.digest)
+                {
+                    traffic.deduplicated += wrapping.wrapped_size(part.size).unwrap_or_default();
                 }
             }
-            Shipment::Handed { file, contents } => {
-                self.receiving.handed(&file, &contents).map_err(IngestError::Store)?;
-            }
-            Shipment::Transaction(body) => self.transactions.push(codec::decode(&body)?),
         }
-        Ok(())
+        let came = traffic.messages - traffic.deduplicated.min(traffic.messages);
+        traffic.new = self.packed.unwrap_or(came).min(came);
+        traffic.compressed = came - traffic.new;
+        traffic
     }
 
-    fn content_bytes(&mut self, bytes: &[u8]) -> Result<(), IngestError> {
-        self.receiving.write(bytes).map_err(IngestError::Store)?;
-        self.left -= bytes.len() as u64;
-        if self.left == 0 {
-            self.receiving.end().map_err(IngestError::Store)?;
-        }
-        Ok(())
+    /// What may go into the index.
+    fn places(&self) -> Vec<Place> {
+        self.places.iter().filter(|place| !self.lacking.contains_key(&place.content.digest)).cloned().collect()
     }
 
-    fn end(self) -> Result<(Vec<Transaction>, Receiving), IngestError> {
-        if self.left > 0 || !self.buffer.is_empty() {
-            return Err(CodecError::Truncated.into());
-        }
-        Ok((self.transactions, self.receiving))
+    /// (message, part) of what may go into the index.
+    fn parts(&self) -> Vec<(Digest, Digest)> {
+        let whole = self.recipes.iter().filter(|(message, _)| !self.lacking.contains_key(*message));
+        whole.flat_map(|(message, recipe)| recipe.parts().into_iter().map(|part| (*message, part.digest))).collect()
     }
 }
 
 /// Writes transactions to the journal, one SQL transaction a mailbox.
-async fn receive(pool: &PgPool, transactions: Vec<Transaction>, places: &[Place]) -> Result<Shipped, IngestError> {
-    let mut mailboxes: BTreeMap<MailboxId, Vec<Transaction>> = BTreeMap::new();
-    for transaction in transactions {
-        mailboxes.entry(transaction.mailbox).or_default().push(transaction);
+async fn receive(
+    pool: &PgPool,
+    transactions: Vec<Arrived>,
+    tenant: Option<TenantId>,
+    came: &Came,
+) -> Result<Shipped, IngestError> {
+    let mut mailboxes: BTreeMap<MailboxId, Vec<Arrived>> = BTreeMap::new();
+    for arrived in transactions {
+        mailboxes.entry(arrived.transaction.mailbox).or_default().push(arrived);
     }
     let mut acks = Vec::with_capacity(mailboxes.len());
     for (mailbox, transactions) in mailboxes {
         let mut db = pool.begin().await?;
-        let ack = receive_mailbox(&mut db, mailbox, &transactions, places).await?;
+        let ack = receive_mailbox(&mut db, mailbox, &transactions, tenant, came).await?;
         failpoint::here("ingest.written");
         db.commit().await?;
         failpoint::here("ingest.committed");
         acks.push(ack);
     }
-    Ok(Shipped { acks })
+    Ok(Shipped { acks, unseen: false })
 }
 
 async fn receive_mailbox(
     db: &mut PgConnection,
     mailbox: MailboxId,
-    transactions: &[Transaction],
-    places: &[Place],
+    transactions: &[Arrived],
+    tenant: Option<TenantId>,
+    came: &Came,
 ) -> Result<Ack, IngestError> {
     let Some(numbers) = journal::lock(&mut *db, mailbox).await? else {
         let zero = understudy_protocol::Seq(0);
         return Ok(Ack { mailbox, received: zero, applied: zero, refused: Some(Refusal::UnknownMailbox) });
     };
-    content::put(&mut *db, numbers.tenant, places).await?;
+    // Its contents were sealed with that tenant's key.
+    if tenant.is_some_and(|tenant| tenant != numbers.tenant) {
+        return Err(IngestError::Foreign);
+    }
+    // Before anything counts as there: what is being removed just now is not.
+    let (places, parts) = (came.places(), came.parts());
+    let named: Vec<Digest> = transactions
+        .iter()
+        .flat_map(|arrived| named_contents(&arrived.transaction))
+        .map(|content| content.digest)
+        .chain(parts.iter().map(|(_, part)| *part))
+        .collect();
+    content::name(&mut *db, numbers.tenant, &named).await?;
+    content::put(&mut *db, numbers.tenant, &places).await?;
+    part::name(&mut *db, numbers.tenant, &parts).await?;
     let arrived: HashSet<Digest> = places.iter().map(|place| place.content.digest).collect();
-    let mut received = numbers.received;
+    let mut received = Received { seq: numbers.received, digest: numbers.digest };
     let mut refused = None;
-    for transaction in transactions {
+    let mut taken = Vec::new();
+    for Arrived { transaction, digest } in transactions {
         match judge(numbers.epoch, received, transaction) {
             // Shipped twice. Unless it is another one, from another journal.
             Verdict::Again if journal::is_received(&mut *db, transaction).await? => {}
@@ -197,11 +253,12 @@ async fn receive_mailbox(
             Verdict::Refused(refusal) => refused = Some(refusal),
             Verdict::Next => {
                 let named = named_contents(transaction);
-                refused = lacking(&mut *db, numbers.tenant, &named, &arrived).await?;
+                refused = lacking(&mut *db, numbers.tenant, &named, &arrived, &came.lacking).await?;
                 if refused.is_none() {
                     let bytes = named.iter().map(|content| content.size).sum();
-                    journal::receive(&mut *db, transaction, bytes).await?;
-                    received = transaction.seq;
+                    journal::receive(&mut *db, transaction, *digest, bytes).await?;
+                    received = Received { seq: transaction.seq, digest: *digest };
+                    taken.extend(named);
                 }
             }
         }
@@ -209,7 +266,14 @@ async fn receive_mailbox(
             break;
         }
     }
-    Ok(Ack { mailbox, received, applied: numbers.applied, refused })
+    let traffic = came.traffic(&taken);
+    part::count(&mut *db, mailbox, &traffic).await?;
+    for (kind, bytes) in
+        [("new", traffic.new), ("deduplicated", traffic.deduplicated), ("compressed", traffic.compressed)]
+    {
+        metrics::counter!("understudy_content_bytes_total", "kind" => kind).increment(bytes);
+    }
+    Ok(Ack { mailbox, received: received.seq, applied: numbers.applied, refused })
 }
 
 fn named_contents(transaction: &Transaction) -> Vec<ContentRef> {
@@ -229,6 +293,7 @@ async fn lacking(
     tenant: TenantId,
     named: &[ContentRef],
     arrived: &HashSet<Digest>,
+    parts_lacking: &HashMap<Digest, Vec<Digest>>,
 ) -> Result<Option<Refusal>, IngestError> {
     let digests: Vec<Digest> =
         named.iter().map(|content| content.digest).filter(|digest| !arrived.contains(digest)).collect();
@@ -237,5 +302,10 @@ async fn lacking(
     }
     let places = content::places(&mut *db, tenant, &digests).await?;
     let digests: Vec<Digest> = digests.into_iter().filter(|digest| !places.contains_key(digest)).collect();
+    // Of a message that came without some of its parts, those.
+    let digests: Vec<Digest> = digests
+        .into_iter()
+        .flat_map(|digest| parts_lacking.get(&digest).cloned().unwrap_or_else(|| vec![digest]))
+        .collect();
     Ok((!digests.is_empty()).then_some(Refusal::LacksContent { digests }))
 }

@@ -38,6 +38,7 @@ pub(crate) async fn known(
         received: numbers.received,
         epoch: numbers.epoch,
         subscriptions: mirror::subscriptions(pool, mailbox).await?,
+        digest: numbers.digest,
     };
     let (sender, receiver) = mpsc::channel(FRAMES_AHEAD);
     let pool = pool.clone();

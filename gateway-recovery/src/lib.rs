@@ -8,12 +8,17 @@ mod alarm;
 mod append;
 mod applier;
 mod brake;
+mod canary;
 mod compare;
 mod directives;
 mod dispatcher;
+mod hooks;
 mod ingest;
+mod join;
 mod known;
 mod numbering;
+mod outage;
+mod pairing;
 mod repairing;
 mod router;
 mod runs;
@@ -31,8 +36,10 @@ use secrecy::SecretString;
 use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use understudy_database::pairing as database_pairing;
 
 pub use brake::BrakeConfig;
+pub use store::{BadKeys, BucketConfig, ContentConfig, MasterKeys};
 
 /// What the recovery gateway needs to run.
 #[derive(Debug)]
@@ -41,7 +48,8 @@ pub struct RecoveryConfig {
     pub data_dir: PathBuf,
     /// Where the source gateway reaches us.
     pub listener: TcpListener,
-    pub link_secret: SecretString,
+    /// How it proves who it is.
+    pub link: LinkSecurity,
     pub content: ContentConfig,
     /// The spool folder of a source gateway on the same machine: its files are taken over instead of being sent.
     pub shared_spool: Option<PathBuf>,
@@ -49,45 +57,78 @@ pub struct RecoveryConfig {
     pub brake: BrakeConfig,
     /// How often every mailbox is verified by itself; none for never.
     pub verify_every: Option<Duration>,
+    /// Where commands and secrets of hooks lie; without it there are none.
+    pub hooks: Option<PathBuf>,
 }
 
-/// Where contents are kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ContentConfig {
-    /// In pack files below this folder.
-    File(PathBuf),
+/// How the two gateways prove to each other who they are.
+#[derive(Clone, Debug)]
+pub enum LinkSecurity {
+    /// By a secret in clear text: on this machine only.
+    Clear(SecretString),
+    /// By certificates that this site gives out; each is good for so long.
+    Paired { certificate_life: Duration },
 }
 
 /// Runs until `shutdown`; fails only when it cannot start.
 pub async fn run(config: RecoveryConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let ContentConfig::File(folder) = &config.content;
-    let store = store::Store::open(config.pool.clone(), folder, config.shared_spool)
+    let store = store::Store::open(config.pool.clone(), config.content, config.shared_spool)
+        .await
         .context("could not open the content store")?;
+    let listen = config.listener.local_addr().context("could not tell where the link listens")?;
+    let (front, secret) = match config.link {
+        LinkSecurity::Clear(_) if !listen.ip().is_loopback() => {
+            anyhow::bail!("the link would be in clear text at {listen}, which is not on this machine alone");
+        }
+        LinkSecurity::Clear(secret) => {
+            database_pairing::serves_in_clear(&config.pool).await?;
+            (serve::Front::Clear, Some(secret.into()))
+        }
+        LinkSecurity::Paired { certificate_life } => {
+            let pairing = pairing::Pairing::open(config.pool.clone(), &config.data_dir, certificate_life, listen);
+            (serve::Front::Paired(pairing.await?), None)
+        }
+    };
     let directives = directives::DirectiveBoard::new(config.pool.clone());
     let dispatcher = dispatcher::Dispatcher::new(config.pool.clone(), store.clone(), config.brake);
     let applying = dispatcher.handle();
     let alarm = alarm::Alarm::default();
     let watcher = alarm::Watcher::new(config.pool.clone(), alarm.clone(), config.verify_every);
+    let hooks = hooks::Hooks::new(config.hooks);
+    let outages = outage::Watch::new(config.pool.clone(), hooks.clone());
+    let canaries = canary::Keeper { pool: config.pool.clone() };
     let state = router::LinkState {
         pool: config.pool.clone(),
         store: store.clone(),
         directives: directives.clone(),
         applying: applying.clone(),
         alarm: alarm.clone(),
-        secret: config.link_secret.into(),
+        looks: outages.looks(),
+        front: front.clone(),
+        secret,
         current: router::Current::default(),
+        before: ingest::Before::default(),
     };
-    let runner = runs::Runner::new(config.pool, store, directives.clone(), applying);
+    let content = store.clone();
+    let runner = runs::Runner::new(config.pool, store, directives.clone(), applying, hooks);
     let sweeper = switch::Sweeper::new(runner.clone());
 
     let tasks = tokio_util::task::TaskTracker::new();
+    tasks.spawn(store::ContentSweeper::new(content.clone()).run(shutdown.clone()));
+    tasks.spawn(store::Scrubber::new(content.clone()).run(shutdown.clone()));
+    tasks.spawn(store::Mender::new(content).run(shutdown.clone()));
     tasks.spawn(directives.run(shutdown.clone()));
     tasks.spawn(dispatcher.run(shutdown.clone()));
     tasks.spawn(runner.run(shutdown.clone()));
     tasks.spawn(watcher.run(shutdown.clone()));
+    tasks.spawn(outages.run(shutdown.clone()));
     tasks.spawn(sweeper.run(shutdown.clone()));
+    tasks.spawn(canaries.run(shutdown.clone()));
+    if let serve::Front::Paired(pairing) = &front {
+        tasks.spawn(pairing.clone().run(shutdown.clone()));
+    }
     tasks.close();
-    serve::serve(config.listener, router::router(state, shutdown.clone()), &alarm, shutdown.clone()).await;
+    serve::serve(config.listener, router::router(state, shutdown.clone()), front, &alarm, shutdown.clone()).await;
     shutdown.cancel();
     tasks.wait().await;
     Ok(())

@@ -1,6 +1,6 @@
 //! The routes the source gateway calls, as `protocol::messages` lists them.
 //!
-//! Keeps true: nothing is read of a request before its secret has been checked.
+//! Keeps true: nothing is read of a request before who sent it has been checked.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -8,9 +8,9 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     body::{Body, Bytes},
-    extract::{DefaultBodyLimit, Path, Request, State},
+    extract::{DefaultBodyLimit, Path, Query, Request, State},
     http::{StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -23,22 +23,25 @@ use serde_json::json;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use understudy_database::{
-    event, journal,
+    content, event, journal, line,
     link::{self, Greeted},
     status::LINK_SILENCE,
 };
 use understudy_failpoint as failpoint;
 use understudy_protocol::{
-    MailboxId,
+    MailboxId, TenantId,
     codec::{self, CodecError},
     messages::{
-        Directives, GATEWAY_HEADER, Heartbeat, Hello, InventoryFrame, LINK_VERSION, MailboxReport, OLDEST_LINK_VERSION,
-        Report, Welcome,
+        Directives, GATEWAY_HEADER, Heartbeat, Hello, InventoryFrame, LINK_VERSION, Lacks, MailboxReport,
+        OLDEST_LINK_VERSION, Report, Trouble, Welcome,
     },
 };
 use uuid::Uuid;
 
-use crate::{alarm::Alarm, directives::DirectiveBoard, dispatcher::Applying, ingest, known, store::Store};
+use crate::{
+    alarm::Alarm, directives::DirectiveBoard, dispatcher::Applying, ingest, known, outage::Looks, pairing::Peer,
+    serve::Front, store::Store,
+};
 
 /// A heartbeat is held open no longer than this.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -53,8 +56,12 @@ pub(crate) struct LinkState {
     pub(crate) directives: DirectiveBoard,
     pub(crate) applying: Applying,
     pub(crate) alarm: Alarm,
-    pub(crate) secret: Arc<SecretString>,
+    pub(crate) looks: Looks,
+    pub(crate) front: Front,
+    /// Only where the link is in clear text.
+    pub(crate) secret: Option<Arc<SecretString>>,
     pub(crate) current: Current,
+    pub(crate) before: ingest::Before,
 }
 
 /// The process life of the source gateway that is listened to, as far as it is remembered here. Cheap to clone.
@@ -84,24 +91,37 @@ pub(crate) fn router(state: LinkState, shutdown: CancellationToken) -> Router {
         .route("/link/v1/ship", post(ship))
         .route("/link/v1/heartbeat", post(move |state, body| heartbeat(state, body, shutdown)))
         .route("/link/v1/known/{mailbox}", post(known_of))
+        .route("/link/v1/lacks", post(lacks))
         .route("/link/v1/report", post(report))
         .route("/link/v1/inventory/{id}", post(inventory))
+        .route("/link/v1/renew", post(renew))
+        // Whoever is let in at all may ask whether somebody is here.
+        .route("/link/v1/ping", post(|| async { StatusCode::NO_CONTENT }))
         .layer(DefaultBodyLimit::max(MESSAGE_BYTES))
         .layer(middleware::from_fn_with_state(state.clone(), authenticate))
         .with_state(state)
 }
 
 async fn authenticate(State(state): State<LinkState>, request: Request, next: Next) -> Response {
-    let expected = blake3::hash(format!("Bearer {}", state.secret.expose_secret()).as_bytes());
-    let given = request.headers().get(header::AUTHORIZATION).map(|value| blake3::hash(value.as_bytes()));
-    // Comparing hashes takes the same time wherever they differ (`blake3::Hash` compares in constant time).
-    if given != Some(expected) {
+    let proven = match &state.secret {
+        // Proven in the handshake.
+        None => request.extensions().get::<Peer>().is_some(),
+        Some(secret) => {
+            let expected = blake3::hash(format!("Bearer {}", secret.expose_secret()).as_bytes());
+            let given = request.headers().get(header::AUTHORIZATION).map(|value| blake3::hash(value.as_bytes()));
+            // Comparing hashes takes the same time wherever they differ (`blake3::Hash` compares in constant time).
+            given == Some(expected)
+        }
+    };
+    if !proven {
         tracing::warn!("Refused a request on the link: wrong secret");
         return (StatusCode::UNAUTHORIZED, "the link secret is not ours").into_response();
     }
     // A gateway that is not, or no longer, listened to may only introduce itself. One that names no life is an older one.
     let gateway = request.headers().get(GATEWAY_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
-    if let Some(gateway) = gateway.filter(|_| !request.uri().path().ends_with("/hello")) {
+    if let Some(gateway) =
+        gateway.filter(|_| !matches!(request.uri().path(), "/link/v1/hello" | "/link/v1/renew" | "/link/v1/ping"))
+    {
         match state.current.is(&state.pool, gateway).await {
             Ok(true) => {}
             Ok(false) => {
@@ -117,6 +137,8 @@ async fn authenticate(State(state): State<LinkState>, request: Request, next: Ne
 /// Why a request was not served.
 enum LinkError {
     Theirs(StatusCode, String),
+    /// Said in full, for the people who look at the mailbox.
+    NoRoom(Trouble),
     Ours(anyhow::Error),
 }
 
@@ -124,6 +146,9 @@ impl IntoResponse for LinkError {
     fn into_response(self) -> Response {
         match self {
             Self::Theirs(status, reason) => (status, reason).into_response(),
+            Self::NoRoom(trouble) => {
+                (StatusCode::INSUFFICIENT_STORAGE, codec::encode(&trouble).unwrap_or_default()).into_response()
+            }
             Self::Ours(error) => {
                 tracing::error!(error = format!("{error:#}"), "Could not serve the source gateway");
                 (StatusCode::SERVICE_UNAVAILABLE, "the recovery gateway could not; its log says why").into_response()
@@ -174,13 +199,25 @@ async fn hello(State(state): State<LinkState>, body: Bytes) -> Result<Response, 
     answer(&Welcome {
         link_version: hello.link_version.min(LINK_VERSION),
         hands_over: state.store.takes_over(),
+        takes_parts: true,
         product_version: env!("CARGO_PKG_VERSION").to_owned(),
     })
 }
 
-async fn ship(State(state): State<LinkState>, body: Body) -> Result<Response, LinkError> {
-    let shipped = ingest::ingest(&state.pool, &state.store, body.into_data_stream()).await.map_err(|error| {
-        if error.is_theirs() {
+/// Whose contents a shipment brings. An older source gateway does not say.
+#[derive(serde::Deserialize)]
+struct ShipmentOf {
+    tenant: Option<i64>,
+}
+
+async fn ship(State(state): State<LinkState>, Query(of): Query<ShipmentOf>, body: Body) -> Result<Response, LinkError> {
+    let tenant = of.tenant.map(TenantId);
+    let shipped = ingest::ingest(&state.pool, &state.store, &state.before, tenant, body.into_data_stream()).await;
+    state.store.note_room(shipped.as_ref().err().and_then(ingest::IngestError::no_room).as_ref()).await;
+    let shipped = shipped.map_err(|error| {
+        if let Some(trouble) = error.no_room() {
+            LinkError::NoRoom(trouble)
+        } else if error.is_theirs() {
             tracing::warn!(error = %error, "Refused a shipment");
             LinkError::Theirs(StatusCode::BAD_REQUEST, error.to_string())
         } else {
@@ -204,6 +241,12 @@ async fn heartbeat(
     if heartbeat.wait_ms > 0 {
         state.alarm.heard(&heartbeat.unproven);
     }
+    if let Some(report) = &heartbeat.link {
+        let mut db = state.pool.begin().await?;
+        line::reported(&mut db, heartbeat.gateway, report).await?;
+        db.commit().await?;
+    }
+    state.looks.heard(&heartbeat.looks);
     for report in &heartbeat.mailboxes {
         take_report(&state, report).await?;
     }
@@ -252,10 +295,25 @@ async fn known_of(State(state): State<LinkState>, Path(mailbox): Path<i64>) -> R
     }
 }
 
+async fn lacks(State(state): State<LinkState>, body: Bytes) -> Result<Response, LinkError> {
+    let Lacks { tenant, parts } = read(&body)?;
+    let there = content::places(&state.pool, tenant, &parts).await?;
+    let parts = parts.into_iter().filter(|part| !there.contains_key(part)).collect();
+    answer(&Lacks { tenant, parts })
+}
+
 async fn report(State(state): State<LinkState>, body: Bytes) -> Result<(), LinkError> {
     let report: Report = read(&body)?;
     state.directives.answered(report);
     Ok(())
+}
+
+/// A paired site asks for its next certificate.
+async fn renew(State(state): State<LinkState>, peer: Option<Extension<Peer>>, body: Bytes) -> Response {
+    let (Front::Paired(pairing), Some(Extension(peer))) = (&state.front, peer) else {
+        return (StatusCode::NOT_FOUND, "this link has no certificates").into_response();
+    };
+    pairing.renew(peer, &body).await.map(axum::Json).into_response()
 }
 
 async fn inventory(State(state): State<LinkState>, Path(id): Path<Uuid>, body: Body) -> Result<(), LinkError> {

@@ -26,7 +26,7 @@ use understudy_protocol::{
 use understudy_replication::check::check;
 
 use crate::{
-    directives::DirectiveBoard, dispatcher::Applying, standby::check_manage, store::Store, switch::Alone,
+    directives::DirectiveBoard, dispatcher::Applying, hooks::Hooks, standby::check_manage, store::Store, switch::Alone,
     verify::internal,
 };
 
@@ -39,6 +39,8 @@ const VERIFICATIONS: usize = 4;
 /// The first and the longest pause between looks at how far a mailbox was applied.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+/// An applier that ends says so; should that be lost, or the applier go on, it is looked after this.
+const APPLYING_PAUSE: Duration = Duration::from_secs(1);
 /// A question asked of the source gateway about a server is given up after this.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A barrier without a timeout of its own.
@@ -67,11 +69,12 @@ pub(crate) struct Runner {
     pub(crate) board: DirectiveBoard,
     pub(crate) applying: Applying,
     pub(crate) alone: Alone,
+    pub(crate) hooks: Hooks,
 }
 
 impl Runner {
-    pub(crate) fn new(pool: PgPool, store: Store, board: DirectiveBoard, applying: Applying) -> Self {
-        Self { pool, store, board, applying, alone: Alone::default() }
+    pub(crate) fn new(pool: PgPool, store: Store, board: DirectiveBoard, applying: Applying, hooks: Hooks) -> Self {
+        Self { pool, store, board, applying, alone: Alone::default(), hooks }
     }
 
     /// Runs until `shutdown`; what is under way then is begun again at the next start.
@@ -179,7 +182,7 @@ impl Runner {
 
     /// The mailboxes a run is about.
     async fn mailboxes(&self, run: &Run, request: &Request) -> Result<Vec<(MailboxId, String)>, Trouble> {
-        let all = mailbox::all(&self.pool, TenantId(run.tenant_id)).await.map_err(|error| internal(&error))?;
+        let all = mailbox::all(&self.pool, &TenantId(run.tenant_id).into()).await.map_err(|error| internal(&error))?;
         let wanted =
             |id: &MailboxId| request.all || run.mailbox_id == Some(id.0) || request.mailbox_ids.contains(&id.0);
         Ok(all.into_iter().filter(|(id, _)| wanted(id)).collect())
@@ -235,7 +238,10 @@ impl Runner {
             }
         };
         let mut pause = FIRST_PAUSE;
+        self.applying.received(mailbox);
         loop {
+            let progress = self.applying.progress(mailbox);
+            let ended = progress.notified();
             let numbers = journal::numbers(&self.pool, mailbox).await.map_err(|error| internal(&error))?;
             let Some(numbers) = numbers else { return Err(unprotected()) };
             if numbers.applied >= captured {
@@ -244,9 +250,8 @@ impl Runner {
             if Instant::now() >= deadline {
                 return Err(late().await);
             }
-            self.applying.received(mailbox);
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            let _ = tokio::time::timeout(pause, ended).await;
+            pause = (pause * 2).min(APPLYING_PAUSE);
         }
     }
 

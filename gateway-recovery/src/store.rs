@@ -1,32 +1,89 @@
-//! The content store: pack files, indexed in the database.
+//! The content store: packs of many contents, files or objects of a bucket, indexed in the database.
 //!
-//! Keeps true: a content is in the index only after its pack was synced; what is read has the length that was promised.
-//! A pack's tail that no row names is left by a crash and harmless.
+//! Keeps true: a content is in the index only after its pack is durable; what is read has the length that was promised.
+//! A pack's tail that no row names is left by a crash, and cleared away by the sweep.
+
+mod mend;
+mod packs;
+mod reading;
+mod receiving;
+mod scrub;
+mod seal;
+mod sweep;
+mod whole;
 
 use std::{
     collections::HashMap,
-    ffi::OsStr,
-    fs::{self, File},
-    io,
+    fs, io,
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
+use anyhow::Context;
+use serde_json::json;
 use sqlx::PgPool;
-use understudy_database::content::{self, Place};
-use understudy_imap_session::ContentSource;
-use understudy_protocol::{ContentRef, Digest, TenantId};
-use understudy_replication::{
-    fidelity::Oddities,
-    pack::{self, PackWriter},
-};
-use uuid::Uuid;
+use tokio::sync::Notify;
+use understudy_database::{content, event};
+use understudy_protocol::{Digest, TenantId, messages::Trouble};
+use understudy_replication::pack::{self, PackWriter};
+
+pub(crate) use mend::Mender;
+pub use packs::BucketConfig;
+pub(crate) use reading::{Contents, Missing};
+pub(crate) use receiving::Receiving;
+pub(crate) use scrub::Scrubber;
+pub use seal::{BadKeys, MasterKeys};
+pub(crate) use sweep::Sweeper as ContentSweeper;
+
+use packs::Packs;
+use seal::DataKey;
 
 /// A pack is closed when it has grown past this, in bytes.
 const PACK_BYTES: u64 = 64 << 20;
+/// There is room again when nothing has been refused for so long; a source gateway tries again every few seconds.
+const ROOM_AGAIN: Duration = Duration::from_secs(15);
 /// Packs kept open for the next shipment.
 const OPEN_PACKS: usize = 8;
+
+/// Where and how contents are kept.
+#[derive(Clone, Debug)]
+pub struct ContentConfig {
+    /// Packs that are files lie here; what becomes an object waits here on its way.
+    pub folder: PathBuf,
+    /// New contents go there instead.
+    pub bucket: Option<BucketConfig>,
+    /// Contents are sealed with keys that these wrap; none to keep them in the clear.
+    pub keys: Option<MasterKeys>,
+    /// How long a content stays after the last that named it has gone.
+    pub keep: Duration,
+    /// How often what nobody names is looked for.
+    pub sweep_every: Duration,
+    /// How often every content is read and compared; none for never.
+    pub scrub_every: Option<Duration>,
+    /// How fast, in bytes a second.
+    pub scrub_rate: u64,
+}
+
+impl ContentConfig {
+    /// Files below this folder, in the clear.
+    #[must_use]
+    pub fn files(folder: PathBuf) -> Self {
+        Self {
+            folder,
+            bucket: None,
+            keys: None,
+            keep: Duration::from_secs(30 * 24 * 3600),
+            sweep_every: Duration::from_secs(6 * 3600),
+            scrub_every: None,
+            scrub_rate: 8_000_000,
+        }
+    }
+}
 
 /// The content store. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -37,24 +94,54 @@ pub(crate) struct Store {
 #[derive(Debug)]
 struct Shared {
     pool: PgPool,
-    folder: Box<Path>,
-    /// A spool folder on the same file system: its files become packs by a link.
+    config: ContentConfig,
+    packs: Packs,
+    /// A spool folder whose files can be read here: they need not be sent.
     shared_spool: Option<PathBuf>,
-    open: Mutex<Vec<PackWriter>>,
+    /// Its files become packs by a link.
+    links: bool,
+    open: Mutex<Vec<(PackWriter, String)>>,
+    keys: Mutex<HashMap<i64, Arc<DataKey>>>,
+    /// The key that a tenant's contents are sealed with from now on.
+    newest: tokio::sync::Mutex<HashMap<TenantId, (i64, Arc<DataKey>)>>,
+    /// Something was found to be damaged.
+    damage: Notify,
+    /// The last shipment found no room, as far as is known.
+    refusing: AtomicBool,
+    refused_at: Mutex<Option<Instant>>,
 }
 
 impl Store {
-    pub(crate) fn open(pool: PgPool, folder: &Path, shared_spool: Option<PathBuf>) -> io::Result<Self> {
-        pack::create_folder(folder)?;
-        let shared_spool = match shared_spool {
-            Some(spool) => {
-                pack::create_folder(&spool)?;
-                // A link cannot cross file systems; then contents are sent as between two sites.
-                (fs::metadata(&spool)?.dev() == fs::metadata(folder)?.dev()).then_some(spool)
-            }
-            None => None,
+    pub(crate) async fn open(
+        pool: PgPool,
+        config: ContentConfig,
+        shared_spool: Option<PathBuf>,
+    ) -> anyhow::Result<Self> {
+        let packs = Packs::open(&config.folder, config.bucket.as_ref())?;
+        let mut links = config.keys.is_none() && !packs.writes_objects();
+        if let Some(spool) = &shared_spool {
+            pack::create_folder(spool)?;
+            // A link cannot cross file systems; then files are copied.
+            links &= fs::metadata(spool)?.dev() == fs::metadata(packs.folder())?.dev();
+        }
+        let keys = unwrap_keys(&pool, config.keys.as_ref()).await?;
+        let place = config.bucket.as_ref().map(|bucket| format!("s3://{}/{}", bucket.bucket, bucket.prefix));
+        content::opened(&pool, place.as_deref().unwrap_or("file"), config.keys.is_some()).await?;
+        let shared = Shared {
+            pool,
+            config,
+            packs,
+            shared_spool,
+            links,
+            open: Mutex::default(),
+            keys: Mutex::new(keys),
+            newest: tokio::sync::Mutex::default(),
+            damage: Notify::new(),
+            // A former life may have said so: the first shipment tells.
+            refusing: AtomicBool::new(true),
+            refused_at: Mutex::default(),
         };
-        Ok(Self { shared: Arc::new(Shared { pool, folder: folder.into(), shared_spool, open: Mutex::default() }) })
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Can a source gateway hand its spool files over by name?
@@ -62,260 +149,166 @@ impl Store {
         self.shared.shared_spool.is_some()
     }
 
-    /// A pack for one shipment; nobody else writes to it meanwhile.
-    pub(crate) fn begin(&self) -> io::Result<Receiving> {
-        let open = self.shared.open.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let pack = match open {
-            Some(pack) => pack,
-            None => PackWriter::create(&self.shared.folder.join(format!("{}.pack", Uuid::now_v7())))?,
+    /// The key that a tenant's contents are sealed with; none where they rest in the clear.
+    async fn sealing_key(&self, tenant: TenantId) -> anyhow::Result<Option<(i64, Arc<DataKey>)>> {
+        let Some(masters) = &self.shared.config.keys else { return Ok(None) };
+        let mut newest = self.shared.newest.lock().await;
+        if let Some(known) = newest.get(&tenant) {
+            return Ok(Some(known.clone()));
+        }
+        let key = match content::newest_key(&self.shared.pool, tenant).await? {
+            Some(kept) => (kept.key, self.opening_key(kept.key)?),
+            None => {
+                let (key, wrapped) = masters.make(tenant)?;
+                let number = content::add_key(&self.shared.pool, tenant, masters.current(), &wrapped).await?;
+                let key = Arc::new(key);
+                self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(number, key.clone());
+                (number, key)
+            }
         };
-        let name = pack.path().file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        Ok(Receiving {
-            store: self.clone(),
-            start: pack.offset(),
-            pack: Some(pack),
-            name,
-            places: Vec::new(),
-            current: None,
-            linked: Vec::new(),
-        })
+        newest.insert(tenant, key.clone());
+        Ok(Some(key))
     }
 
-    fn give_back(&self, pack: PackWriter) {
+    fn opening_key(&self, key: i64) -> anyhow::Result<Arc<DataKey>> {
+        let keys = self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.get(&key).cloned().with_context(|| format!("the content store has no key {key}"))
+    }
+
+    /// A pack that nobody else writes to meanwhile.
+    fn take_pack(&self) -> io::Result<(PackWriter, String)> {
+        let open = self.shared.open.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        open.map_or_else(|| self.shared.packs.create(), Ok)
+    }
+
+    fn give_back(&self, pack: PackWriter, name: String) {
         let mut open = self.shared.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if pack.offset() < PACK_BYTES && open.len() < OPEN_PACKS {
-            open.push(pack);
+        if pack.offset() < PACK_BYTES && open.len() < OPEN_PACKS && !self.shared.packs.writes_objects() {
+            open.push((pack, name));
+        } else {
+            self.shared.packs.release(&name);
         }
     }
 
-    /// These contents, ready to be read.
-    pub(crate) async fn contents(&self, tenant: TenantId, wanted: &[ContentRef]) -> anyhow::Result<Contents> {
-        let digests: Vec<Digest> = wanted.iter().map(|content| content.digest).collect();
-        let places = content::places(&self.shared.pool, tenant, &digests).await?;
-        let mut files: HashMap<String, Arc<File>> = HashMap::new();
-        let mut found = Vec::with_capacity(wanted.len());
-        for content in wanted {
-            let place = places.get(&content.digest).ok_or_else(|| anyhow::anyhow!(Missing(content.digest)))?;
-            let file = match files.get(&place.pack) {
-                Some(file) => file.clone(),
-                None => {
-                    let file = Arc::new(File::open(self.shared.folder.join(&place.pack)).map_err(|error| {
-                        anyhow::anyhow!(error).context(format!("could not open the pack {}", place.pack))
-                    })?);
-                    files.insert(place.pack.clone(), file.clone());
-                    file
-                }
-            };
-            found.push(Found { file, offset: place.offset, content: place.content, looked: Looked::default() });
-        }
-        Ok(Contents { found, first: 0 })
-    }
-}
-
-/// A content that should be in the store is not.
-#[derive(Debug, thiserror::Error)]
-#[error("the content store lacks {0}")]
-pub(crate) struct Missing(pub(crate) Digest);
-
-/// Contents of one shipment on their way into a pack.
-pub(crate) struct Receiving {
-    store: Store,
-    start: u64,
-    pack: Option<PackWriter>,
-    name: String,
-    places: Vec<Place>,
-    current: Option<(ContentRef, u64, blake3::Hasher)>,
-    /// Spool files that became packs of their own.
-    linked: Vec<PathBuf>,
-}
-
-impl Receiving {
-    fn pack(&mut self) -> io::Result<&mut PackWriter> {
-        self.pack.as_mut().ok_or_else(|| io::Error::other("the pack is closed"))
-    }
-
-    /// The next content begins.
-    pub(crate) fn content(&mut self, content: ContentRef) -> io::Result<()> {
-        let offset = self.pack()?.offset();
-        self.current = Some((content, offset, blake3::Hasher::new()));
-        Ok(())
-    }
-
-    /// Its next bytes.
-    pub(crate) fn write(&mut self, piece: &[u8]) -> io::Result<()> {
-        if let Some((_, _, hasher)) = &mut self.current {
-            hasher.update(piece);
-        }
-        self.pack()?.write(piece)
-    }
-
-    /// It is whole; its digest must be the one announced.
-    pub(crate) fn end(&mut self) -> io::Result<()> {
-        let Some((content, offset, hasher)) = self.current.take() else { return Ok(()) };
-        if Digest::from(hasher.finalize()) != content.digest {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a content does not have the digest it came under"));
-        }
-        self.places.push(Place { content, pack: self.name.clone(), offset });
-        Ok(())
-    }
-
-    /// A content begins whose digest is known only when it has come by.
-    pub(crate) fn unnamed(&mut self, size: u64) -> io::Result<()> {
-        self.content(ContentRef { digest: Digest([0; 32]), size })
-    }
-
-    /// It is whole; answers which it is.
-    pub(crate) fn end_unnamed(&mut self) -> io::Result<ContentRef> {
-        let (_, offset, hasher) = self.current.take().ok_or_else(|| io::Error::other("no content has begun"))?;
-        let digest = Digest::from(hasher.finalize());
-        let size = self.pack()?.offset() - offset;
-        let content = ContentRef { digest, size };
-        self.places.push(Place { content, pack: self.name.clone(), offset });
-        Ok(content)
-    }
-
-    /// The file `name` of the shared spool, which its writer has synced, becomes a pack. Its contents are compared with
-    /// their digests when they are read, as all are.
-    pub(crate) fn handed(&mut self, name: &str, contents: &[(ContentRef, u64)]) -> io::Result<()> {
-        let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
-        let spool = self.store.shared.shared_spool.as_ref().ok_or_else(|| invalid("no spool folder is shared"))?;
-        if Path::new(name).file_name() != Some(OsStr::new(name)) {
-            return Err(invalid("a file was handed over under a name that is none"));
-        }
-        // Under a name of this shipment's own: one that was given up must not take the file from its repetition.
-        let pack = format!("{}.pack", Uuid::now_v7());
-        let linked = self.store.shared.folder.join(&pack);
-        fs::hard_link(spool.join(name), &linked)?;
-        self.linked.push(linked.clone());
-        let size = fs::metadata(&linked)?.len();
-        for (content, offset) in contents {
-            if offset.checked_add(content.size).is_none_or(|end| end > size) {
-                return Err(invalid("a file that was handed over is shorter than its contents"));
-            }
-            self.places.push(Place { content: *content, pack: pack.clone(), offset: *offset });
-        }
-        Ok(())
-    }
-
-    /// Makes everything durable; the places may be written to the index now.
-    pub(crate) async fn finish(mut self) -> io::Result<Vec<Place>> {
-        let places = std::mem::take(&mut self.places);
-        let Some(mut pack) = self.pack.take() else { return Ok(places) };
-        let written = pack.offset() > self.start;
-        let folder = (!self.linked.is_empty()).then(|| self.store.shared.folder.clone());
-        if written || folder.is_some() {
-            pack = tokio::task::spawn_blocking(move || {
-                if written {
-                    pack.sync()?;
-                }
-                folder.map_or(Ok(()), |folder| pack::sync_folder(&folder)).map(|()| pack)
-            })
-            .await
-            .map_err(io::Error::other)??;
-        }
-        self.linked.clear();
-        self.store.give_back(pack);
-        Ok(places)
-    }
-}
-
-/// A shipment that was given up leaves nothing.
-impl Drop for Receiving {
-    fn drop(&mut self) {
-        for linked in &self.linked {
-            let _ = fs::remove_file(linked);
-        }
-        if let Some(mut pack) = self.pack.take()
-            && pack.truncate(self.start).is_ok()
-        {
-            self.store.give_back(pack);
-        }
-    }
-}
-
-/// Contents to be read in the order in which they were asked for.
-pub(crate) struct Contents {
-    found: Vec<Found>,
-    /// The content that index 0 of the next append means.
-    first: usize,
-}
-
-/// A content in its pack.
-struct Found {
-    file: Arc<File>,
-    offset: u64,
-    content: ContentRef,
-    looked: Looked,
-}
-
-/// What was seen of a content while it was read from its start.
-#[derive(Clone, Default)]
-struct Looked {
-    through: u64,
-    oddities: Oddities,
-    hasher: blake3::Hasher,
-}
-
-impl Contents {
-    /// From now on, index 0 is this content.
-    pub(crate) fn start_at(&mut self, first: usize) {
-        self.first = first;
-    }
-
-    /// Did this content, having been read, hold bytes that servers are known to alter?
-    pub(crate) fn is_odd(&self, index: usize) -> bool {
-        self.found.get(index).is_some_and(|found| found.looked.oddities.found())
-    }
-}
-
-impl Contents {
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.found.len()
-    }
-
-    /// The byte a content ends in; `None` where it has none.
-    pub(crate) fn last_byte(&self, index: usize) -> io::Result<Option<u8>> {
-        let found = self.found.get(index).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let Some(last) = found.content.size.checked_sub(1) else { return Ok(None) };
-        let mut byte = [0];
-        let read = pack::read_at(&found.file, found.offset + last, &mut byte)?;
-        Ok((read == 1).then_some(byte[0]))
-    }
-}
-
-impl Found {
-    fn read(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let size = self.content.size;
-        let room = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(buffer.len());
-        let read = pack::read_at(&self.file, self.offset + offset, &mut buffer[..room])?;
-        if read == 0 && room > 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a pack is shorter than the index says"));
-        }
-        if offset == 0 {
-            self.looked = Looked::default();
-        }
-        if self.looked.through == offset {
-            self.looked.oddities.look(&buffer[..read]);
-            self.looked.hasher.update(&buffer[..read]);
-            self.looked.through += read as u64;
-            // Before the last bytes go out: a command that never ends stores nothing.
-            if self.looked.through == size && Digest::from(self.looked.hasher.finalize()) != self.content.digest {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, Damaged(self.content.digest)));
+    /// What was taken in says whether there is room: people are told when that changes.
+    pub(crate) async fn note_room(&self, trouble: Option<&Trouble>) {
+        if trouble.is_some() {
+            *self.shared.refused_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        } else {
+            // Something small may fit where the rest does not: believed once nothing was refused for a while.
+            let refused_at = *self.shared.refused_at.lock().unwrap_or_else(PoisonError::into_inner);
+            let lately = refused_at.is_some_and(|at| at.elapsed() < ROOM_AGAIN);
+            if lately || !self.shared.refusing.load(Ordering::Relaxed) {
+                return;
             }
         }
-        Ok(read)
+        self.shared.refusing.store(trouble.is_some(), Ordering::Relaxed);
+        let noted = async {
+            if content::refusing(&self.shared.pool, trouble).await? {
+                match trouble {
+                    Some(trouble) => {
+                        tracing::error!(
+                            kind = trouble.kind,
+                            "Nothing can be taken in: {}. {}",
+                            trouble.reason,
+                            trouble.remedy
+                        );
+                    }
+                    None => tracing::info!("There is room again: shipments are taken in"),
+                }
+                let (kind, detail) = match trouble {
+                    Some(trouble) => (
+                        "disk_full",
+                        json!({ "name": trouble.kind, "reason": trouble.reason, "remedy": trouble.remedy }),
+                    ),
+                    None => ("disk_room", json!({})),
+                };
+                event::record(&self.shared.pool, kind, None, None, &detail).await?;
+            }
+            understudy_database::Result::<()>::Ok(())
+        };
+        // A database without room cannot be written to either; the answer to the source gateway says it all the same.
+        if let Err(error) = noted.await {
+            tracing::warn!(error = %error, "Could not note whether there is room");
+        }
+        metrics::gauge!("understudy_content_store_refusing").set(if trouble.is_some() { 1.0 } else { 0.0 });
+    }
+
+    /// A content is no longer what it was.
+    async fn damaged(&self, tenant: TenantId, place: &content::Place, how: &str) {
+        let noted = async {
+            let whose = content::damaged(&self.shared.pool, tenant, place).await?;
+            if whose.is_empty() {
+                return understudy_database::Result::<()>::Ok(());
+            }
+            metrics::counter!("understudy_content_damaged_total").increment(1);
+            tracing::error!(content.digest = %place.content.digest, pack = place.pack, "A content in the store is damaged");
+            let mut named = Vec::new();
+            for digest in whose {
+                named.extend(content::naming(&self.shared.pool, tenant, digest).await?);
+            }
+            let mut mailboxes: Vec<_> = named.iter().map(|named| named.mailbox).collect();
+            mailboxes.sort_unstable();
+            mailboxes.dedup();
+            let detail = json!({
+                "digest": place.content.digest,
+                "bytes": place.content.size,
+                "pack": place.pack,
+                "offset": place.offset,
+                "reason": how,
+                "messages": named.len(),
+                "remedy": "It is fetched again by itself, from the standby or from the primary. Look at the disk it lay on.",
+            });
+            event::record(&self.shared.pool, "content_damaged", None, None, &detail).await?;
+            for mailbox in mailboxes {
+                event::record(&self.shared.pool, "content_damaged", Some(mailbox), None, &detail).await?;
+            }
+            Ok(())
+        };
+        if let Err(error) = noted.await {
+            tracing::warn!(error = %error, "Could not note a damaged content");
+        }
+        self.shared.damage.notify_one();
     }
 }
 
-/// A content in the store is not what it was.
-#[derive(Debug, thiserror::Error)]
-#[error("the content {0} in the store is damaged")]
-pub(crate) struct Damaged(Digest);
-
-impl ContentSource for Contents {
-    async fn read(&mut self, index: usize, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let found = self.found.get_mut(self.first + index);
-        found.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?.read(offset, buffer)
+/// Opens every data key, and has those that another master key wraps wrapped by the one in use.
+async fn unwrap_keys(pool: &PgPool, masters: Option<&MasterKeys>) -> anyhow::Result<HashMap<i64, Arc<DataKey>>> {
+    let mut keys = HashMap::new();
+    for kept in content::keys(pool).await? {
+        let masters = masters.context(
+            "contents are encrypted, and no key is configured: set `key_file` under [content] to the file with the master key",
+        )?;
+        let (key, rewrapped) = masters.unwrap(&kept).with_context(|| {
+            format!(
+                "the key file lacks the master key {}, or it was damaged: put it back below the new one",
+                kept.master
+            )
+        })?;
+        if let Some(wrapped) = rewrapped {
+            content::rewrap(pool, kept.key, masters.current(), &wrapped).await?;
+            tracing::info!(tenant.id = %kept.tenant, "Another master key wraps the content key {} now", kept.key);
+        }
+        keys.insert(kept.key, Arc::new(key));
     }
+    Ok(keys)
+}
+
+/// No room, in an error from here or from the database.
+pub(crate) fn no_room(error: &io::Error) -> Option<Trouble> {
+    let full =
+        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge);
+    full.then(|| Trouble {
+        kind: "content_store_full".to_owned(),
+        reason: format!("The recovery site's content store has no room: {error}"),
+        remedy: "Make room on the disk that holds its folder `content`, or raise the bucket's quota; then it goes on by itself. \
+                 Nothing is lost meanwhile: what is not acknowledged stays in the source gateway's journal."
+            .to_owned(),
+        fault: true,
+    })
+}
+
+/// A digest for `Debug` and logs.
+fn wanted(digests: &[understudy_protocol::ContentRef]) -> Vec<Digest> {
+    digests.iter().map(|content| content.digest).collect()
 }

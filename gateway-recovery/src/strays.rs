@@ -76,6 +76,8 @@ impl BodySink for StraySink {
 #[derive(Default)]
 pub(crate) struct Strays {
     folders: BTreeMap<FolderId, Vec<Stray>>,
+    /// Were any written down when the first folder was asked for? Mostly there is none, and no folder need be asked.
+    any: Option<bool>,
 }
 
 impl Strays {
@@ -88,7 +90,13 @@ impl Strays {
     ) -> anyhow::Result<&mut Vec<Stray>> {
         match self.folders.entry(folder) {
             Entry::Occupied(known) => Ok(known.into_mut()),
-            Entry::Vacant(free) => Ok(free.insert(mirror::strays(pool, mailbox, folder).await?)),
+            Entry::Vacant(free) => {
+                let any = match self.any {
+                    Some(any) => any,
+                    None => *self.any.insert(mirror::has_strays(pool, mailbox).await?),
+                };
+                Ok(free.insert(if any { mirror::strays(pool, mailbox, folder).await? } else { Vec::new() }))
+            }
         }
     }
 

@@ -3,7 +3,6 @@
 use std::io;
 
 use bytes::Bytes;
-use reqwest::Body;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 use understudy_database::source;
@@ -19,7 +18,7 @@ use understudy_replication::{
 };
 use uuid::Uuid;
 
-use crate::link::Link;
+use crate::link::{Body, Link};
 
 pub(crate) use understudy_replication::check::check;
 

@@ -5,10 +5,15 @@
 //! Not here: writing to any mail server, choosing sides.
 
 mod fetch;
+mod gauges;
+mod health;
 mod inquiry;
 mod link;
 mod look;
 mod mailbox;
+mod order;
+mod parcel;
+mod room;
 mod shipper;
 mod spool;
 mod supervisor;
@@ -29,19 +34,31 @@ use uuid::Uuid;
 
 use crate::supervisor::Identity;
 
+pub use gauges::update_gauges;
+
 /// What the source gateway needs to run.
 #[derive(Debug)]
 pub struct SourceConfig {
     pub pool: PgPool,
     /// Contents wait here, in `spool/`, until the recovery site has them.
     pub data_dir: PathBuf,
-    /// The recovery site, several paths in order of preference.
-    pub recovery_urls: Vec<String>,
-    pub link_secret: SecretString,
+    /// Where the recovery site is, and how this one proves who it is.
+    pub link: LinkAccess,
     /// Both gateways run on this data folder: contents need not be sent, their files are handed over.
     pub shares_spool: bool,
+    /// How much is kept of what the recovery site has not taken, in bytes; then capturing waits.
+    pub journal_limit: u64,
     /// Capabilities to pretend no primary has; for tests of the ways to capture.
     pub capability_mask: Vec<String>,
+}
+
+/// How the recovery site is reached; several addresses in order of preference.
+#[derive(Clone, Debug)]
+pub enum LinkAccess {
+    /// By a secret in clear text: on this machine only.
+    Clear { recovery_urls: Vec<String>, secret: SecretString },
+    /// By what pairing left in `data_dir`; none: at the addresses that the recovery site named then.
+    Paired { recovery_urls: Option<Vec<String>> },
 }
 
 /// Where contents wait until the recovery site has them.
@@ -57,14 +74,20 @@ pub async fn run(config: SourceConfig, shutdown: CancellationToken) -> anyhow::R
         .context("could not open the spool folder")?;
     let gateway = Uuid::now_v7();
     let installation = installation(&config.data_dir).context("could not read or make this gateway's own name")?;
-    let link = link::Link::new(&config.recovery_urls, &config.link_secret, gateway, config.shares_spool)
-        .context("could not set up the link")?;
-    let shipper = shipper::Shipper::new(config.pool.clone(), link.clone(), spool.clone());
-    let tools = mailbox::Tools { pool: config.pool, spool, link, shipper: shipper.handle() };
-    let supervisor = supervisor::Supervisor::new(tools, config.capability_mask, Identity { gateway, installation });
+    let link = link::Link::new(config.link, &config.data_dir, gateway, config.shares_spool);
+    let reports = supervisor::Reports::default();
+    let room = room::Room::open(&config.pool, config.journal_limit, reports.clone())
+        .await
+        .context("could not count what waits in the journal")?;
+    let shipper = shipper::Shipper::new(config.pool.clone(), link.clone(), spool.clone(), reports.clone());
+    let tools = mailbox::Tools { pool: config.pool, spool, link: link.clone(), shipper: shipper.handle(), room };
+    let supervisor =
+        supervisor::Supervisor::new(tools, reports, config.capability_mask, Identity { gateway, installation });
+    let linking = tokio::spawn(link.run(shutdown.clone()));
     let shipping = tokio::spawn(shipper.run(shutdown.child_token()));
     supervisor.run(shutdown).await;
-    shipping.await.context("the shipper did not end well")
+    shipping.await.context("the shipper did not end well")?;
+    linking.await.context("the link did not end well")
 }
 
 /// Which source gateway this is, through restarts and the loss of its database: a file, made at the first start.

@@ -1,122 +1,122 @@
-//! The client's end of the link: one HTTP/2 connection to the recovery gateway.
+//! The client's end of the link: HTTP/2 to the recovery gateway, over whichever of its addresses answers.
+//!
+//! In: requests of the shipper and the supervisor. Out: answers; how the paths fare; bytes counted.
+//! Keeps true: a request that failed may be sent again: whatever the other side took of it, it says so.
+
+mod body;
+mod connection;
+mod limit;
+mod meter;
+mod ways;
 
 use std::{
+    collections::HashMap,
+    path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::Context;
-use bytes::{Bytes, BytesMut};
-use reqwest::{Body, Client, Response, StatusCode, header};
-use secrecy::{ExposeSecret, SecretString};
+use bytes::BytesMut;
 use serde::{Serialize, de::DeserializeOwned};
+use tokio_util::sync::CancellationToken;
 use understudy_protocol::{
-    MailboxId,
+    Digest, MailboxId, PartKey, TenantId,
     codec::{self, CodecError},
-    messages::{Directives, GATEWAY_HEADER, Heartbeat, Hello, Known, Report, Shipped, Welcome},
+    messages::{Directives, Heartbeat, Hello, Known, Lacks, LinkReport, Report, Shipped, Trouble, Welcome},
 };
 use uuid::Uuid;
 
-/// How long a connection may take to come up.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// An idle connection is tested this often, so that a half-open one is noticed.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// How long an answer may keep us waiting once a request has gone out, beyond what the request itself asks for.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::LinkAccess;
+use connection::{Answer, Common, Proof};
+use limit::Limiter;
+use meter::Meter;
+use ways::{Access, Ways};
 
-/// A shipment slower than this is given up and begun again, in bytes a second.
-const SLOWEST_BYTES_A_SECOND: u64 = 8 << 10;
+pub(crate) use body::Body;
+pub(crate) use connection::TurnedAway;
+pub(crate) use meter::Kind;
 
-/// The recovery gateway listens to another source gateway.
+/// Bytes are reported no more often than this; a path that changed at once.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
+
+/// The recovery site has no room: nothing can be taken in.
 #[derive(Debug, thiserror::Error)]
-#[error("the recovery gateway turned this source gateway away: {0}")]
-pub(crate) struct TurnedAway(String);
+#[error("{}", .0.reason)]
+pub(crate) struct NoRoom(pub(crate) Trouble);
 
 /// The recovery gateway as the source gateway reaches it. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Link {
-    client: Client,
-    base: Arc<str>,
+    ways: Ways,
+    limiter: Limiter,
+    meter: Meter,
+    /// What was reported last: the version of the paths, and when.
+    reported: Arc<Mutex<Option<(u64, Instant)>>>,
     /// Do both gateways work on one data folder?
     shares_spool: bool,
     /// The recovery gateway said that it takes spool files by name.
     hands_over: Arc<AtomicBool>,
+    /// … and that messages may come in parts.
+    takes_parts: Arc<AtomicBool>,
+    /// The key of each tenant's parts.
+    part_keys: Arc<Mutex<HashMap<TenantId, PartKey>>>,
 }
 
 impl Link {
     /// `gateway` is this process life, named in every request.
-    pub(crate) fn new(
-        urls: &[String],
-        secret: &SecretString,
-        gateway: Uuid,
-        shares_spool: bool,
-    ) -> anyhow::Result<Self> {
-        let base = urls.first().context("no recovery_url is configured")?;
-        let mut token = header::HeaderValue::from_str(&format!("Bearer {}", secret.expose_secret()))
-            .context("the link secret has characters that HTTP does not carry")?;
-        token.set_sensitive(true);
-        let name = header::HeaderName::from_static(GATEWAY_HEADER);
-        let life = header::HeaderValue::from_str(&gateway.to_string()).context("a gateway's name is no header")?;
-        let client = Client::builder()
-            .http2_prior_knowledge()
-            .http2_adaptive_window(false)
-            .http2_initial_stream_window_size(4 << 20)
-            .http2_initial_connection_window_size(16 << 20)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .http2_keep_alive_timeout(KEEP_ALIVE)
-            .http2_keep_alive_while_idle(true)
-            .tcp_nodelay(true)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .no_proxy()
-            .default_headers([(header::AUTHORIZATION, token), (name, life)].into_iter().collect())
-            .build()
-            .context("could not make an HTTP client")?;
-        let base = base.trim_end_matches('/').into();
-        Ok(Self { client, base, shares_spool, hands_over: Arc::default() })
+    pub(crate) fn new(access: LinkAccess, data_dir: &Path, gateway: Uuid, shares_spool: bool) -> Self {
+        let (meter, limiter) = (Meter::default(), Limiter::new());
+        let common = Common { gateway, meter: meter.clone(), limiter: limiter.clone() };
+        let ways = match access {
+            LinkAccess::Clear { recovery_urls, secret } => {
+                Ways::new(Access::Secret(Proof::Secret(Arc::new(secret))), Some(recovery_urls), common)
+            }
+            LinkAccess::Paired { recovery_urls } => {
+                Ways::new(Access::Paired { data_dir: data_dir.to_owned() }, recovery_urls, common)
+            }
+        };
+        Self {
+            ways,
+            limiter,
+            meter,
+            reported: Arc::default(),
+            shares_spool,
+            hands_over: Arc::default(),
+            takes_parts: Arc::default(),
+            part_keys: Arc::default(),
+        }
     }
 
-    fn url(&self, route: &str) -> String {
-        format!("{}/link/v1/{route}", self.base)
+    /// Keeps a connection until `shutdown`.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        self.ways.run(shutdown).await;
     }
 
-    async fn post(&self, route: &str, body: Body, patience: Option<Duration>) -> anyhow::Result<Response> {
-        let mut request = self.client.post(self.url(route)).body(body);
-        if let Some(patience) = patience {
-            request = request.timeout(patience);
-        }
-        let response = request.send().await.with_context(|| format!("could not reach {}", self.base))?;
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response);
-        }
-        let said = response.text().await.unwrap_or_default();
-        if status == StatusCode::UNAUTHORIZED {
-            anyhow::bail!("the recovery gateway does not know our link secret");
-        }
-        if status == StatusCode::FORBIDDEN {
-            return Err(TurnedAway(said).into());
-        }
-        anyhow::bail!("the recovery gateway answered {status}: {said}")
+    async fn post(&self, route: &str, body: Body, kind: Kind, held: Duration) -> anyhow::Result<Answer> {
+        let open = self.ways.connection().await?;
+        Ok(open.post(route, body, kind, held).await?.keeping(open))
     }
 
     async fn ask<Q: Serialize, A: DeserializeOwned>(
         &self,
         route: &str,
         question: &Q,
-        patience: Duration,
+        held: Duration,
     ) -> anyhow::Result<A> {
         let body = codec::encode(question)?;
-        let answer =
-            self.post(route, body.into(), Some(patience)).await?.bytes().await.context("the answer broke off")?;
+        let answer = self.post(route, body.into(), Kind::Control, held).await?.bytes().await?;
         Ok(codec::decode(&answer)?)
     }
 
     pub(crate) async fn hello(&self, hello: &Hello) -> anyhow::Result<Welcome> {
-        let welcome: Welcome = self.ask("hello", hello, PATIENCE).await?;
+        let welcome: Welcome = self.ask("hello", hello, Duration::ZERO).await?;
         self.hands_over.store(self.shares_spool && welcome.hands_over, Ordering::Relaxed);
+        self.takes_parts.store(welcome.takes_parts, Ordering::Relaxed);
+        // Whoever it is may know nothing of our paths.
+        *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(welcome)
     }
 
@@ -125,39 +125,84 @@ impl Link {
         self.hands_over.load(Ordering::Relaxed)
     }
 
+    /// Sends a heartbeat; one that is held open also says how the link fares, where that is news.
     pub(crate) async fn heartbeat(&self, heartbeat: &Heartbeat) -> anyhow::Result<Directives> {
-        let wait = Duration::from_millis(heartbeat.wait_ms);
-        self.ask("heartbeat", heartbeat, wait + PATIENCE).await
+        let held = Duration::from_millis(heartbeat.wait_ms);
+        if held.is_zero() {
+            return self.ask("heartbeat", heartbeat, held).await;
+        }
+        let news = self.news();
+        let heartbeat = Heartbeat { link: news.as_ref().map(|(_, report)| report.clone()), ..heartbeat.clone() };
+        let directives: Directives = self.ask("heartbeat", &heartbeat, held).await?;
+        if let Some((version, _)) = news {
+            *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = Some((version, Instant::now()));
+        }
+        if directives.version != heartbeat.seen_version {
+            self.limiter.set(&directives.limits);
+            let keys = directives.part_keys.iter().cloned().collect();
+            *self.part_keys.lock().unwrap_or_else(PoisonError::into_inner) = keys;
+        }
+        Ok(directives)
+    }
+
+    /// The key of a tenant's parts; none while messages travel whole.
+    pub(crate) fn part_key(&self, tenant: TenantId) -> Option<PartKey> {
+        if !self.takes_parts.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.part_keys.lock().unwrap_or_else(PoisonError::into_inner).get(&tenant).cloned()
+    }
+
+    /// Which of these parts the recovery site does not have.
+    pub(crate) async fn lacks(&self, tenant: TenantId, parts: Vec<Digest>) -> anyhow::Result<Vec<Digest>> {
+        let answer: Lacks = self.ask("lacks", &Lacks { tenant, parts }, Duration::ZERO).await?;
+        Ok(answer.parts)
+    }
+
+    fn news(&self) -> Option<(u64, LinkReport)> {
+        let (version, paths) = self.ways.report();
+        let reported = *self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = reported.is_some_and(|(known, at)| known == version && at.elapsed() < REPORT_EVERY);
+        (!old).then(|| (version, LinkReport { paths, bytes: self.meter.read() }))
     }
 
     pub(crate) async fn report(&self, report: &Report) -> anyhow::Result<()> {
-        self.post("report", codec::encode(report)?.into(), Some(PATIENCE)).await?;
+        self.post("report", codec::encode(report)?.into(), Kind::Control, Duration::ZERO).await?.bytes().await?;
         Ok(())
     }
 
-    /// Ships a body of frames with about this much content. However thin the line: one that stands still is given up.
-    pub(crate) async fn ship(&self, body: Body, content_bytes: u64) -> anyhow::Result<Shipped> {
-        let patience = PATIENCE + Duration::from_secs(content_bytes / SLOWEST_BYTES_A_SECOND);
-        let answer = self.post("ship", body, Some(patience)).await?.bytes().await.context("the answer broke off")?;
+    /// Ships a body of frames. However thin the line: one on which nothing moves is given up.
+    pub(crate) async fn ship(&self, tenant: TenantId, body: Body, kind: Kind) -> anyhow::Result<Shipped> {
+        let answer = self.post(&format!("ship?tenant={tenant}"), body, kind, Duration::ZERO).await?.bytes().await?;
         Ok(codec::decode(&answer)?)
+    }
+
+    /// May anything be seeded at this time?
+    pub(crate) fn may_seed(&self) -> bool {
+        self.limiter.may_seed()
+    }
+
+    /// Waits until seeding may go on.
+    pub(crate) async fn may_seed_again(&self) {
+        self.limiter.may_seed_again().await;
     }
 
     /// Sends what the primary holds, for a verification.
     pub(crate) async fn inventory(&self, id: Uuid, body: Body) -> anyhow::Result<()> {
-        self.post(&format!("inventory/{id}"), body, None).await?;
+        self.post(&format!("inventory/{id}"), body, Kind::Check, Duration::from_secs(3600)).await?.bytes().await?;
         Ok(())
     }
 
     /// What the recovery site holds of a mailbox, frame by frame.
     pub(crate) async fn known(&self, mailbox: MailboxId) -> anyhow::Result<KnownFrames> {
-        let response = self.post(&format!("known/{mailbox}"), Body::default(), None).await?;
-        Ok(KnownFrames { response, buffer: BytesMut::new() })
+        let answer = self.post(&format!("known/{mailbox}"), Body::default(), Kind::Check, Duration::ZERO).await?;
+        Ok(KnownFrames { answer, buffer: BytesMut::new() })
     }
 }
 
 /// Frames as they arrive.
 pub(crate) struct KnownFrames {
-    response: Response,
+    answer: Answer,
     buffer: BytesMut,
 }
 
@@ -169,8 +214,7 @@ impl KnownFrames {
                 let _ = self.buffer.split_to(taken);
                 return Ok(frame);
             }
-            let piece: Bytes =
-                self.response.chunk().await.context("the answer broke off")?.ok_or(CodecError::Truncated)?;
+            let piece = self.answer.chunk().await?.ok_or(CodecError::Truncated)?;
             self.buffer.extend_from_slice(&piece);
         }
     }

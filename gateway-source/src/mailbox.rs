@@ -3,7 +3,7 @@
 //! Keeps true: what is in memory is what the database holds plus the changes gathered; after any error it is dropped
 //! and read anew.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -16,25 +16,33 @@ use understudy_protocol::{
     Position, Seq, TenantId, Transaction, Uid, UidSet, UidValidity,
     messages::{Assignment, Known, SeedProgress, Unreadable},
 };
-use understudy_replication::shipping::{Held, must_rebuild};
+use understudy_replication::shipping::{Held, Received, must_rebuild};
 
 use crate::{
     link::Link,
+    room::Room,
     shipper::ShipperHandle,
     spool::{Spool, Spooling},
     unreadable::Unreadables,
 };
 
+/// What a transaction takes in the journal besides its contents, about, in bytes.
+const ROW_BYTES: u64 = 512;
 /// A transaction is closed when it holds this much content, in bytes, …
-const TRANSACTION_BYTES: u64 = 8 << 20;
+const TRANSACTION_BYTES: u64 = 16 << 20;
 /// … or this many additions.
-const TRANSACTION_ADDITIONS: usize = 500;
+const TRANSACTION_ADDITIONS: usize = 1000;
+
+/// Identities kept in memory, at most.
+const IDENTITIES: usize = 10_000;
 
 /// One protected mailbox as last captured.
 pub(crate) struct Mailbox {
     pub(crate) id: MailboxId,
     pub(crate) epoch: Epoch,
     pub(crate) captured: Seq,
+    /// Of the transaction last captured.
+    digest: Digest,
     pub(crate) seeded: bool,
     pub(crate) next_folder: FolderId,
     pub(crate) folders: BTreeMap<FolderId, SourceFolder>,
@@ -42,9 +50,12 @@ pub(crate) struct Mailbox {
     pub(crate) unreadable: Unreadables,
     /// Positions as the recovery site has them or is about to.
     told: BTreeMap<FolderId, FolderPosition>,
+    /// Every message remembered, by identity, while they are few and none has gone: the first full copy asks for all.
+    identities: Option<HashMap<String, ContentRef>>,
     pool: PgPool,
     spool: Spool,
     shipper: ShipperHandle,
+    room: Room,
 }
 
 /// What a mailbox works with.
@@ -54,17 +65,23 @@ pub(crate) struct Tools {
     pub(crate) spool: Spool,
     pub(crate) link: Link,
     pub(crate) shipper: ShipperHandle,
+    pub(crate) room: Room,
 }
 
 impl Mailbox {
     /// Reads what is remembered; when the recovery site holds another journal than ours, ours is rebuilt from its.
     /// `compared`: that was done for this assignment; what was received has grown since, and ours with it.
     pub(crate) async fn open(tools: &Tools, assignment: &Assignment, compared: bool) -> anyhow::Result<Self> {
-        let Tools { pool, spool, link, shipper } = tools;
-        let Assignment { mailbox: id, tenant, epoch, received, .. } = *assignment;
+        let Tools { pool, spool, link, shipper, room } = tools;
+        let Assignment { mailbox: id, tenant, epoch, received, digest, .. } = *assignment;
         let mut journal = source::open(pool, id, tenant, epoch).await?;
-        let held = Held { epoch: journal.epoch, captured: journal.captured, dropped: journal.received };
-        if must_rebuild(held, epoch, (!compared).then_some(received)) {
+        let held = Held {
+            epoch: journal.epoch,
+            captured: journal.captured,
+            dropped: journal.received,
+            digest: journal.digest,
+        };
+        if must_rebuild(held, epoch, (!compared).then_some(Received { seq: received, digest })) {
             tracing::warn!(mailbox.id = %id, captured = %journal.captured, received = %received,
                 "Rebuilding this mailbox's journal from what the recovery site holds");
             journal = rebuild(pool, spool, link, id, tenant).await?;
@@ -74,15 +91,18 @@ impl Mailbox {
             id,
             epoch: journal.epoch,
             captured: journal.captured,
+            digest: journal.digest,
             seeded: journal.seeded,
             next_folder: journal.next_folder,
             told: folders.iter().map(|folder| (folder.folder, folder.position)).collect(),
+            identities: folders.iter().all(|folder| folder.messages == 0).then(HashMap::new),
             folders: folders.into_iter().map(|folder| (folder.folder, folder)).collect(),
             subscriptions: source::subscriptions(pool, id).await?.into_iter().collect(),
             unreadable: Unreadables::read(pool, id).await?,
             pool: pool.clone(),
             spool: spool.clone(),
             shipper: shipper.clone(),
+            room: room.clone(),
         })
     }
 
@@ -135,12 +155,13 @@ impl Mailbox {
     }
 
     /// Content already captured under these identities.
-    pub(crate) async fn known_identities(
-        &self,
-        identities: &[String],
-    ) -> anyhow::Result<std::collections::HashMap<String, ContentRef>> {
+    pub(crate) async fn known_identities(&self, identities: &[String]) -> anyhow::Result<HashMap<String, ContentRef>> {
         if identities.is_empty() {
-            return Ok(std::collections::HashMap::new());
+            return Ok(HashMap::new());
+        }
+        if let Some(known) = &self.identities {
+            let known = |identity: &String| Some((identity.clone(), *known.get(identity)?));
+            return Ok(identities.iter().filter_map(known).collect());
         }
         Ok(source::by_identity(&self.pool, self.id, identities).await?)
     }
@@ -188,6 +209,8 @@ impl Mailbox {
             }
             return Ok(false);
         }
+        // Nothing is written, and the primary asked for nothing more, until there is room.
+        self.room.wait(self.id, !self.seeded).await?;
         failpoint::here("look.done");
         let (contents, spooled) = gathered.spooling.finish().await.context("could not write to the spool folder")?;
         failpoint::here("capture.spooled");
@@ -203,6 +226,7 @@ impl Mailbox {
                 captured_at: gathered.started_at,
                 changes: gathered.changes,
                 position: Position { folders: positions },
+                previous: self.digest,
             },
             contents,
             spooled,
@@ -216,23 +240,37 @@ impl Mailbox {
             next_folder: self.next_folder,
         };
         let mut db = self.pool.begin().await?;
-        let gained = source::capture(&mut db, &captured).await?;
+        let (gained, digest) = source::capture(&mut db, &captured).await?;
         failpoint::here("capture.written");
         db.commit().await?;
         failpoint::here("capture.committed");
-        self.captured = captured.transaction.seq;
+        (self.captured, self.digest) = (captured.transaction.seq, digest);
         self.told.extend(told);
-        self.shipper.captured(self.id);
+        self.shipper.captured(self.id, captured.transaction.seed);
+        self.room.captured(captured.contents.iter().map(|(content, _)| content.size).sum::<u64>() + ROW_BYTES);
         for (folder, gained) in gained {
             if let Some(folder) = self.folders.get_mut(&folder) {
                 folder.messages = folder.messages.saturating_add_signed(gained.messages);
                 folder.bytes = folder.bytes.saturating_add_signed(gained.bytes);
             }
         }
+        self.remember(&captured);
         count(&captured);
         tracing::debug!(mailbox.id = %self.id, txn.seq = %self.captured, changes = captured.transaction.changes.len(),
             "Captured transaction {}", self.captured);
         Ok(true)
+    }
+
+    /// Adds what was captured to the identities at hand, or leaves them to the database from now on.
+    fn remember(&mut self, captured: &Captured) {
+        let Some(known) = &mut self.identities else { return };
+        for message in &captured.added {
+            known.extend(message.identity.clone().map(|identity| (identity, message.content)));
+        }
+        let gone = !captured.expunged.is_empty() || !captured.deleted.is_empty();
+        if gone || self.seeded || known.len() > IDENTITIES {
+            self.identities = None;
+        }
     }
 
     /// Everything that was there at first has been captured.
@@ -240,7 +278,7 @@ impl Mailbox {
         if !self.seeded {
             source::seeded(&self.pool, self.id).await?;
             failpoint::here("capture.seeded");
-            self.seeded = true;
+            (self.seeded, self.identities) = (true, None);
             tracing::info!(mailbox.id = %self.id, txn.seq = %self.captured, "Captured the first full copy");
         }
         Ok(())
@@ -266,7 +304,7 @@ async fn rebuild(
     tenant: TenantId,
 ) -> anyhow::Result<source::SourceMailbox> {
     let mut frames = link.known(id).await?;
-    let Known::Start { received, epoch, subscriptions } = frames.next().await? else {
+    let Known::Start { received, epoch, subscriptions, digest } = frames.next().await? else {
         anyhow::bail!("the recovery gateway began its answer in the middle");
     };
     let mut db = pool.begin().await?;
@@ -295,7 +333,7 @@ async fn rebuild(
             Known::End => break,
         }
     }
-    source::rebuild(&mut db, id, received, next_folder, &subscriptions).await?;
+    source::rebuild(&mut db, id, (received, digest), next_folder, &subscriptions).await?;
     let journal = source::open(&mut *db, id, tenant, epoch).await?;
     db.commit().await?;
     failpoint::here("rebuild.committed");

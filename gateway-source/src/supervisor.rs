@@ -11,14 +11,14 @@ use std::{
 
 use chrono::Utc;
 use tokio::{
-    sync::{Notify, Semaphore, mpsc, oneshot},
+    sync::{Notify, Semaphore, mpsc, oneshot, watch},
     task::JoinHandle,
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use understudy_database::source;
 use understudy_protocol::{
-    FolderPath, MailboxId, Seq, UidSet,
+    Digest, FolderPath, MailboxId, Seq, UidSet,
     messages::{
         Asked, Assignment, Directives, Heartbeat, Hello, LINK_VERSION, MailboxReport, Report, Reported, Request,
         Trouble, Unproven,
@@ -29,7 +29,7 @@ use understudy_replication::inventory::Wanted;
 use uuid::Uuid;
 
 use crate::{
-    inquiry,
+    health, inquiry,
     link::{Link, TurnedAway},
     mailbox::Tools,
     shipper::Dispute,
@@ -46,6 +46,10 @@ const REPORT_PAUSE: Duration = Duration::from_millis(100);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// … doubled up to this.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(3);
+/// A mailbox about which the recovery site disagrees again pauses this long at first, …
+const FIRST_DISPUTE_PAUSE: Duration = Duration::from_millis(500);
+/// … doubled up to this.
+const LONGEST_DISPUTE_PAUSE: Duration = Duration::from_secs(30);
 /// Log-ins under way at once, so that a start with many mailboxes is no storm on their servers.
 const LOGINS: usize = 16;
 /// Barriers of one mailbox that may wait for its next look.
@@ -67,13 +71,18 @@ struct SharedReports {
 struct ReportState {
     unsent: HashMap<MailboxId, MailboxReport>,
     last: HashMap<MailboxId, MailboxReport>,
+    /// What stands in the way of shipping, however well capturing goes.
+    shipping: HashMap<MailboxId, Trouble>,
     /// When each primary last answered for its mailbox.
     proven: HashMap<MailboxId, Instant>,
 }
 
 impl Reports {
-    pub(crate) fn put(&self, report: MailboxReport) {
+    pub(crate) fn put(&self, mut report: MailboxReport) {
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if report.trouble.is_none() {
+            report.trouble = state.shipping.get(&report.mailbox).cloned();
+        }
         state.last.insert(report.mailbox, report.clone());
         state.unsent.insert(report.mailbox, report);
         drop(state);
@@ -95,6 +104,27 @@ impl Reports {
         });
         report.trouble = Some(trouble);
         self.put(report);
+    }
+
+    /// Something stands in the way of shipping this mailbox, or no longer.
+    pub(crate) fn shipping(&self, mailbox: MailboxId, trouble: Option<Trouble>) {
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = match trouble.clone() {
+            Some(trouble) => state.shipping.insert(mailbox, trouble),
+            None => state.shipping.remove(&mailbox),
+        };
+        if before.as_ref().map(|before| &before.kind) == trouble.as_ref().map(|trouble| &trouble.kind) {
+            return;
+        }
+        let last = state.last.get(&mailbox).cloned();
+        drop(state);
+        match (last, trouble) {
+            (Some(report), trouble) if report.trouble.is_none() || report.trouble == before => {
+                self.put(MailboxReport { trouble, ..report });
+            }
+            (None, Some(trouble)) => self.trouble(mailbox, trouble),
+            _ => {}
+        }
     }
 
     /// The primary answered for this mailbox just now.
@@ -136,6 +166,7 @@ impl Reports {
     fn forget(&self, mailbox: MailboxId) {
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.last.remove(&mailbox);
+        state.shipping.remove(&mailbox);
         state.unsent.remove(&mailbox);
     }
 
@@ -191,19 +222,21 @@ pub(crate) struct Supervisor {
     identity: Identity,
     running: HashMap<MailboxId, Running>,
     answering: HashSet<Uuid>,
+    disputes: Disputes,
     tasks: TaskTracker,
 }
 
 impl Supervisor {
-    pub(crate) fn new(tools: Tools, mask: Vec<String>, identity: Identity) -> Self {
+    pub(crate) fn new(tools: Tools, reports: Reports, mask: Vec<String>, identity: Identity) -> Self {
         Self {
             tools,
             mask,
             logins: Arc::new(Semaphore::new(LOGINS)),
-            reports: Reports::default(),
+            reports,
             identity,
             running: HashMap::new(),
             answering: HashSet::new(),
+            disputes: Disputes::default(),
             tasks: TaskTracker::new(),
         }
     }
@@ -211,15 +244,20 @@ impl Supervisor {
     /// Runs until `shutdown`, then stops every tail.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         let (sender, mut orders) = mpsc::channel(1);
+        let (targets, watched) = watch::channel(Vec::new());
         let link = &self.tools.link;
         let talking = tokio::spawn(listen(link.clone(), self.identity, self.reports.clone(), sender, shutdown.clone()));
         let reporting =
             tokio::spawn(report(link.clone(), self.identity.gateway, self.reports.clone(), shutdown.clone()));
+        let looking = tokio::spawn(health::run(link.clone(), self.identity.gateway, watched, shutdown.clone()));
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 received = orders.recv() => match received {
-                    Some(Order::Follow(directives)) => self.follow(directives, &shutdown).await,
+                    Some(Order::Follow(directives)) => {
+                        let _ = targets.send(health::targets(&directives));
+                        self.follow(directives, &shutdown).await;
+                    }
                     Some(Order::StandDown) => self.stand_down().await,
                     None => break,
                 },
@@ -234,7 +272,7 @@ impl Supervisor {
         }
         self.tasks.close();
         self.tasks.wait().await;
-        let _ = tokio::join!(talking, reporting);
+        let _ = tokio::join!(talking, reporting, looking);
     }
 
     /// Makes what runs equal to what is wanted.
@@ -278,6 +316,7 @@ impl Supervisor {
 
     /// Starts, restarts or leaves alone one mailbox's tail.
     async fn keep(&mut self, assignment: Assignment, server: Server, shutdown: &CancellationToken) {
+        self.tools.shipper.rank(assignment.mailbox, assignment.priority);
         if let Some(running) = self.running.get(&assignment.mailbox) {
             let same = running.server == server
                 && running.assignment.epoch == assignment.epoch
@@ -296,6 +335,10 @@ impl Supervisor {
     }
 
     fn start(&mut self, assignment: Assignment, server: Server, shutdown: &CancellationToken) {
+        self.start_after(Duration::ZERO, assignment, server, shutdown);
+    }
+
+    fn start_after(&mut self, pause: Duration, assignment: Assignment, server: Server, shutdown: &CancellationToken) {
         self.reports.prove(assignment.mailbox);
         let (barriers, asked) = mpsc::channel(BARRIERS);
         let shutdown = shutdown.child_token();
@@ -308,6 +351,7 @@ impl Supervisor {
             server: server.clone(),
             barriers: asked,
             compared: false,
+            pause,
         };
         let task = tokio::spawn(tail.run(shutdown.clone()));
         self.running.insert(assignment.mailbox, Running { assignment, server, barriers, shutdown, task });
@@ -338,7 +382,10 @@ impl Supervisor {
                 if diverged && let Err(error) = source::distrust(&self.tools.pool, mailbox).await {
                     tracing::warn!(mailbox.id = %mailbox, error = %error, "Could not give up a journal that diverged");
                 }
-                self.start(Assignment { received, ..running.assignment }, running.server, shutdown);
+                // What was said of the transaction received last is of an earlier one.
+                let assignment = Assignment { received, digest: Digest::default(), ..running.assignment };
+                let pause = self.disputes.pause(mailbox, Instant::now());
+                self.start_after(pause, assignment, running.server, shutdown);
             }
         }
     }
@@ -405,6 +452,23 @@ impl Supervisor {
                 () = work => {}
             }
         });
+    }
+}
+
+/// How often the recovery site disagreed about each mailbox lately.
+#[derive(Default)]
+struct Disputes(HashMap<MailboxId, (Instant, Duration)>);
+
+impl Disputes {
+    /// How long to wait before the mailbox begins again: not at all at first, then longer each time.
+    fn pause(&mut self, mailbox: MailboxId, now: Instant) -> Duration {
+        self.0.retain(|_, (until, _)| now.saturating_duration_since(*until) < LONGEST_DISPUTE_PAUSE * 2);
+        let pause = self
+            .0
+            .get(&mailbox)
+            .map_or(Duration::ZERO, |(_, pause)| (*pause * 2).clamp(FIRST_DISPUTE_PAUSE, LONGEST_DISPUTE_PAUSE));
+        self.0.insert(mailbox, (now + pause, pause));
+        pause
     }
 }
 
@@ -485,6 +549,8 @@ async fn listen_once(
             seen_version,
             mailboxes: Vec::new(),
             unproven: reports.unproven(),
+            looks: Vec::new(),
+            link: None,
         };
         let directives = link.heartbeat(&heartbeat).await.map_err(|error| (error, true))?;
         if directives.version != seen_version {
@@ -515,6 +581,8 @@ async fn report(link: Link, gateway: Uuid, reports: Reports, shutdown: Cancellat
             seen_version: u64::MAX,
             mailboxes,
             unproven: Vec::new(),
+            looks: Vec::new(),
+            link: None,
         };
         let sent = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -524,5 +592,25 @@ async fn report(link: Link, gateway: Uuid, reports: Reports, shutdown: Cancellat
             // The link's own retry repeats everything once it is up again.
             reports.put_back(heartbeat.mailboxes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_disputed_again_and_again_waits_longer_each_time() {
+        let (mut disputes, mut now) = (Disputes::default(), Instant::now());
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            let pause = disputes.pause(MailboxId(1), now);
+            pauses.push(pause.as_millis());
+            now += pause;
+        }
+        assert_eq!(pauses, [0, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
+        assert_eq!(disputes.pause(MailboxId(2), now), Duration::ZERO, "another mailbox");
+        // Long after, it is no more held against it.
+        assert_eq!(disputes.pause(MailboxId(1), now + LONGEST_DISPUTE_PAUSE * 3), Duration::ZERO);
     }
 }

@@ -23,6 +23,7 @@ use understudy_replication::trouble::explain;
 use crate::{
     look::{Depth, NoInbox, Unlisted, look},
     mailbox::{Mailbox, Tools},
+    room::disk_full,
     supervisor::Reports,
     watch::{Door, Sessions},
 };
@@ -62,6 +63,8 @@ pub(crate) struct Tail {
     pub(crate) barriers: mpsc::Receiver<BarrierAnswer>,
     /// The journal here has been compared with what the recovery site had received when it gave the assignment.
     pub(crate) compared: bool,
+    /// Before it begins: what the recovery site refuses again and again is not sent again and again at once.
+    pub(crate) pause: Duration,
 }
 
 /// Why a life of a tail ended.
@@ -75,6 +78,10 @@ impl Tail {
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         let mut backoff = FIRST_BACKOFF;
         let mut waiting: Vec<BarrierAnswer> = Vec::new();
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(self.pause) => {}
+        }
         loop {
             let mut lived = false;
             match self.live(&shutdown, &mut waiting, &mut lived).await {
@@ -111,7 +118,7 @@ impl Tail {
         };
         self.compared = true;
         // What a former life captured may not have been shipped.
-        self.tools.shipper.captured(mailbox.id);
+        self.tools.shipper.captured(mailbox.id, !mailbox.seeded);
         let mut rhythm = Rhythm::new(sessions.reader.level());
         let mut afresh_at = Instant::now();
         let mut asked = waiting.len();
@@ -147,6 +154,13 @@ impl Tail {
             asked = waiting.len();
             rhythm.looked(found.something, found.complete, depth);
             self.report(&mailbox, sessions.reader.level(), mailbox.progress(found.messages), found.complete);
+            if found.complete {
+                match sessions.arm().await {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(error) => return End::Failed(error.into()),
+                }
+            }
             match self.wait(&mut sessions, &mut rhythm, found.complete, found.something, shutdown, waiting).await {
                 Ok(true) => failpoint::here("look.hinted"),
                 Ok(false) => return End::Shutdown,
@@ -166,8 +180,11 @@ impl Tail {
             mask: self.mask.clone(),
             logins: self.logins.clone(),
         };
-        let sessions = Sessions::open(door).await?;
+        let mut sessions = Sessions::open(door).await?;
         let mailbox = Mailbox::open(&self.tools, assignment, self.compared).await?;
+        if mailbox.seeded {
+            sessions.arm().await?;
+        }
         Ok((mailbox, sessions))
     }
 
@@ -245,6 +262,9 @@ async fn look_once(
 
 /// An error of a tail, for a person.
 fn trouble(server: &str, error: &anyhow::Error) -> Trouble {
+    if let Some(trouble) = disk_full(error) {
+        return trouble;
+    }
     if let Some(error) = error.downcast_ref::<Error>() {
         return explain(server, error);
     }

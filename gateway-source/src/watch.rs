@@ -105,6 +105,8 @@ enum Watch {
     Idle { hints: mpsc::Receiver<()>, task: JoinHandle<()> },
     /// Timers only.
     Nothing,
+    /// Not yet: while the first full copy is made, one session lists and reads, and every look follows the last.
+    Later,
 }
 
 impl Drop for Watch {
@@ -122,24 +124,35 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// Logs in and starts to watch. The wait is armed before anyone looks.
+    /// Logs in. Who wants to be told of changes in every folder calls [`Self::arm`], and looks after that.
     pub(crate) async fn open(door: Door) -> Result<Self, Error> {
         let door = Arc::new(door);
-        let mut session = door.open().await?;
+        let session = door.open().await?;
         let level = session.level();
-        let mut reader = Reader { door: door.clone(), session: None, level, used: Instant::now() };
+        let idle = session.capabilities().has("IDLE");
+        let reader = Reader { door: door.clone(), session: Some(session), level, used: Instant::now() };
         let watch = match level {
-            Level::NotifyQresync => {
-                session.notify_all().await?;
-                Watch::Notify(Box::new(session))
-            }
-            _ => {
-                let idle = session.capabilities().has("IDLE");
-                reader.session = Some(session);
-                if idle { watch_inbox(door) } else { Watch::Nothing }
-            }
+            Level::NotifyQresync => Watch::Later,
+            _ if idle => watch_inbox(door),
+            _ => Watch::Nothing,
         };
         Ok(Self { reader, watch })
+    }
+
+    /// Watches from now on with the session that has read so far: another log-in would cost the primary more. Answers
+    /// whether that is news: what happened before must be looked for once more.
+    pub(crate) async fn arm(&mut self) -> Result<bool, Error> {
+        if !matches!(self.watch, Watch::Later) {
+            return Ok(false);
+        }
+        let mut session = match self.reader.session.take() {
+            Some(session) => session,
+            None => self.reader.door.open().await?,
+        };
+        session.unselect().await?;
+        session.notify_all().await?;
+        self.watch = Watch::Notify(Box::new(session));
+        Ok(true)
     }
 
     /// Lists all folders.
@@ -158,7 +171,7 @@ impl Sessions {
             Watch::Idle { hints, .. } => {
                 Ok(tokio::time::timeout(pause, hints.recv()).await.is_ok_and(|hint| hint.is_some()))
             }
-            Watch::Nothing => {
+            Watch::Nothing | Watch::Later => {
                 tokio::time::sleep(pause).await;
                 Ok(false)
             }

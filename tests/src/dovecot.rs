@@ -6,6 +6,7 @@
 mod config;
 mod tls;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -13,6 +14,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -70,6 +72,10 @@ pub struct Options {
     /// Sessions in one IMAP process, and how many it serves before it ends (0: no end).
     pub imap_client_limit: u32,
     pub imap_service_count: u32,
+    /// Users get in from this address only, as from a front door; the master from everywhere.
+    pub users_only_from: Option<Ipv4Addr>,
+    /// Understudy is told that this user's mailbox is there for checks, with its password.
+    pub canary: Option<String>,
     /// Lines at the end of the configuration.
     pub extra: String,
 }
@@ -93,6 +99,8 @@ impl Options {
             managed: false,
             imap_client_limit: 1,
             imap_service_count: 1,
+            users_only_from: None,
+            canary: None,
             extra: String::new(),
         }
     }
@@ -112,6 +120,18 @@ impl Options {
     #[must_use]
     pub fn read_only_master(mut self) -> Self {
         self.read_only_master = true;
+        self
+    }
+
+    #[must_use]
+    pub fn users_only_from(mut self, address: Ipv4Addr) -> Self {
+        self.users_only_from = Some(address);
+        self
+    }
+
+    #[must_use]
+    pub fn canary(mut self, user: &str) -> Self {
+        self.canary = Some(user.to_owned());
         self
     }
 
@@ -321,6 +341,11 @@ impl Dovecot {
     }
 
     /// A file with the master user's password.
+    /// Whose mailbox is there for checks, and the file with its password.
+    pub fn canary(&self) -> Option<(&str, PathBuf)> {
+        Some((self.options.canary.as_deref()?, self.dir.join("canary-password")))
+    }
+
     pub fn master_password_file(&self) -> PathBuf {
         self.dir.join("master-password")
     }
@@ -390,6 +415,7 @@ impl Dovecot {
         }
         let passwords: String = self.options.users.iter().map(|user| format!("{user}:{PASSWORD}\n")).collect();
         fs::write(self.dir.join("passwords"), passwords)?;
+        fs::write(self.dir.join("canary-password"), PASSWORD)?;
         self.set_master_password(MASTER_PASSWORD)?;
         if self.options.tls {
             tls::make(&self.dir.join("tls"), self.address)?;
@@ -454,7 +480,17 @@ pub(crate) fn settings_of_account() -> String {
 
 /// A port that nobody listens on now.
 pub fn free_port(address: Ipv4Addr) -> Result<u16> {
-    Ok(TcpListener::bind((address, 0)).context("could not find a free port")?.local_addr()?.port())
+    // Not one twice, and none of those that outgoing connections take.
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    for _ in 0..10_000 {
+        let port = rand::random_range(12_000_u16..32_000);
+        if !given.contains(&port) && TcpListener::bind((address, port)).is_ok() {
+            given.insert(port);
+            return Ok(port);
+        }
+    }
+    bail!("could not find a free port")
 }
 
 /// Whole or not at all: Dovecot may read it at any moment. It looks at whole seconds to see whether to read again.

@@ -3,6 +3,7 @@
 //! Scenarios (`tests/`), the demo and the benchmark stand on it. Nothing here uses Understudy's own IMAP code: a mirror must not be
 //! judged by its own eyes.
 
+pub mod bucket;
 pub mod client;
 pub mod compare;
 pub mod cyrus;

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::wait;
+
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// One line of `/proc/PID/stat`, as far as we read it.
 struct Stat {
     parent: u32,
-    zombie: bool,
+    state: char,
     /// Own and of children already collected, in clock ticks.
     ticks: u64,
 }
@@ -23,7 +25,7 @@ fn stat(pid: u32) -> Option<Stat> {
     // The name stands in brackets and may hold anything.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = fields.get(11..15)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum();
-    Some(Stat { parent: fields.get(1)?.parse().ok()?, zombie: *fields.first()? == "Z", ticks })
+    Some(Stat { parent: fields.get(1)?.parse().ok()?, state: fields.first()?.chars().next()?, ticks })
 }
 
 /// `root` and everything that descends from it, parents first.
@@ -69,7 +71,7 @@ pub fn memory_bytes(root: u32) -> u64 {
 
 /// Whether the process still does anything.
 pub fn is_alive(pid: u32) -> bool {
-    stat(pid).is_some_and(|stat| !stat.zombie)
+    stat(pid).is_some_and(|stat| stat.state != 'Z')
 }
 
 /// Sends `signal`; a process that is gone already is as good.
@@ -95,8 +97,10 @@ pub fn wait_gone(pids: &[u32], patience: Duration) -> Result<()> {
 /// in time is killed.
 pub fn end(mut root: Child, how: Signal, patience: Duration) -> Result<()> {
     if how == Signal::KILL {
-        // Held first: otherwise it starts new children while the old ones are being found.
+        // Held first, and waited for: otherwise it starts new children while the old ones are being found.
         signal(root.id(), Signal::STOP);
+        let is_held = || Ok(stat(root.id()).is_none_or(|stat| matches!(stat.state, 'T' | 'Z')));
+        wait::until_blocking("the server holds still", patience, is_held)?;
     }
     let tree = tree(root.id());
     let first = if how == Signal::KILL { tree.as_slice() } else { &tree[..1] };

@@ -69,7 +69,11 @@ impl Scenario {
     /// Until every change made before now is on the standby.
     pub async fn settle(&self) -> Result<()> {
         let waited = self.stack.command(&["mailbox", "wait", "--all", "--timeout", SETTLE]).await?;
-        waited.expect(0).context("the mirror did not settle").map(drop)
+        if let Err(error) = waited.expect(0) {
+            let shown = self.stack.json(&["mailbox", "list"]).await.unwrap_or_default();
+            return Err(error).with_context(|| format!("the mirror did not settle: {shown:#}"));
+        }
+        Ok(())
     }
 
     /// Compares completely what `user` sees on the two sides.

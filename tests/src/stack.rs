@@ -60,6 +60,8 @@ pub struct Stack {
 struct Apart {
     postgres: Postgres,
     link: Proxy,
+    /// Further ways between paired sites.
+    more: Vec<Proxy>,
 }
 
 impl Stack {
@@ -106,17 +108,84 @@ impl Stack {
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600))?;
         let head = format!(
             "data_dir = \"data\"\n[database]\nurl = \"{}\"\nsource_url = \"{}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-             [recovery]\nlisten = \"{recovery}\"\n[source]\nrecovery_url = \"http://{}\"\n{source}\n[link]\nsecret_file = \"link.secret\"\n",
+             [recovery]\nlisten = \"{recovery}\"\nplaintext = true\n[source]\nplaintext = true\nrecovery_url = \"http://{}\"\n{source}\n[link]\nsecret_file = \"link.secret\"\n",
             postgres.url("understudy")?,
             postgres.url("source")?,
             link.address(),
         );
         write_config(&dir, &head, servers)?;
         let roles = ["recovery", "admin", "source"].map(|name| Role::new(name, &dir, &[]));
-        let apart = Some(Apart { postgres, link });
+        let apart = Some(Apart { postgres, link, more: Vec::new() });
         let mut stack = Self { dir, temp: Some(temp), roles: roles.into(), apart };
         stack.start().await?;
         Ok(stack)
+    }
+
+    /// Two paired sites with `ways` ways between them: the recovery site's two roles, and a source gateway with a configuration
+    /// and a folder of its own (`source_command`). `extra` goes to the end of the recovery site's configuration.
+    pub async fn paired(servers: &[(&str, &Dovecot)], ways: usize, extra: &str) -> Result<Self> {
+        let temp = crate::temp_dir("us-stack-")?;
+        let dir = temp.path().to_owned();
+        let postgres = Postgres::start().await?;
+        postgres.create("source").await?;
+        let recovery = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(Ipv4Addr::LOCALHOST)?));
+        let (link, mut more) = (Proxy::to(recovery).await?, Vec::new());
+        for _ in 1..ways {
+            more.push(Proxy::to(recovery).await?);
+        }
+        let head = format!(
+            "data_dir = \"data\"\n[database]\nurl = \"{}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+             [recovery]\nlisten = \"{recovery}\"\n{extra}\n",
+            postgres.url("understudy")?,
+        );
+        write_config(&dir, &head, servers)?;
+        let source = dir.join("source");
+        fs::create_dir(&source)?;
+        let text = format!("data_dir = \"data\"\n[database]\nsource_url = \"{}\"\n", postgres.url("source")?);
+        fs::write(config_file(&source), text)?;
+        let roles = ["recovery", "admin"].map(|name| Role::new(name, &dir, &[]));
+        let mut stack =
+            Self { dir, temp: Some(temp), roles: roles.into(), apart: Some(Apart { postgres, link, more }) };
+        stack.start().await?;
+        wait::until("the recovery gateway has its keys", READY_PATIENCE, async || {
+            Ok(!stack.json(&["link", "list"]).await?["authority"].is_null())
+        })
+        .await?;
+        Ok(stack)
+    }
+
+    /// A token of the recovery site for all ways, and what else its maker says.
+    pub async fn invite(&self, more: &[&str]) -> Result<Answer> {
+        let apart = self.apart.as_ref().context("the gateways are one process")?;
+        let urls = std::iter::once(&apart.link).chain(&apart.more).map(|way| format!("https://{}", way.address()));
+        let urls: Vec<String> = urls.flat_map(|url| ["--url".to_owned(), url]).collect();
+        let arguments: Vec<&str> = ["link", "invite"].into_iter().chain(urls.iter().map(String::as_str)).collect();
+        let answer = self.command(&[arguments.as_slice(), more].concat()).await?.expect(0)?;
+        Ok(Answer { stdout: answer.stdout.trim().to_owned(), ..answer })
+    }
+
+    /// Runs a command at the source site.
+    pub async fn source_command(&self, arguments: &[&str]) -> Result<Answer> {
+        command(&self.dir.join("source"), arguments).await
+    }
+
+    /// Starts the source gateway of a paired site.
+    pub fn start_paired_source(&mut self) -> Result<()> {
+        let mut role = Role::new("source", &self.dir.join("source"), &[]);
+        role.start()?;
+        self.roles.push(role);
+        Ok(())
+    }
+
+    /// What the source gateway of a paired site has said.
+    pub fn paired_source_log(&self) -> String {
+        fs::read_to_string(self.dir.join("source/source.log")).unwrap_or_default()
+    }
+
+    /// One of the ways between paired sites.
+    pub fn way(&self, number: usize) -> Result<&Proxy> {
+        let apart = self.apart.as_ref().context("the gateways are one process")?;
+        std::iter::once(&apart.link).chain(&apart.more).nth(number).context("there are fewer ways")
     }
 
     /// Starts what is not running, and returns once it answers.
@@ -164,6 +233,13 @@ impl Stack {
         apart.postgres.create("source").await
     }
 
+    /// What the source gateway's journal holds, where it has its own database.
+    pub async fn source_journal_bytes(&self) -> Result<u64> {
+        let apart = self.apart.as_ref().context("the gateways share one database")?;
+        let pool = sqlx::PgPool::connect(&apart.postgres.url("source")?).await?;
+        Ok(understudy_database::source::held(&pool).await?)
+    }
+
     /// Only the program of one role (`up`, `source`, `recovery`, `admin`): children go on until they notice.
     pub fn kill_role(&mut self, name: &str) -> Result<()> {
         let role = self.roles.iter_mut().find(|role| role.name == name).with_context(|| format!("no role {name}"))?;
@@ -205,7 +281,7 @@ impl Stack {
         let dir = self.dir.join("second");
         fs::create_dir_all(&dir)?;
         let text = format!(
-            "data_dir = \"data\"\n[database]\nurl = \"{}\"\nsource_url = \"{}\"\n[source]\nrecovery_url = \"http://{}\"\n\
+            "data_dir = \"data\"\n[database]\nurl = \"{}\"\nsource_url = \"{}\"\n[source]\nplaintext = true\nrecovery_url = \"http://{}\"\n\
              [link]\nsecret_file = \"{}\"\n",
             apart.postgres.url("understudy")?,
             apart.postgres.url("second")?,
@@ -326,6 +402,9 @@ fn write_config(dir: &Path, head: &str, servers: &[(&str, &Dovecot)]) -> Result<
         }
         if let Some(passwords) = server.return_password_file().filter(|_| *role == "primary") {
             text += &format!("return_login = {{ as = \"each\", password_file = \"{}\" }}\n", passwords.display());
+        }
+        if let Some((user, file)) = server.canary() {
+            text += &format!("canary = {{ address = \"{user}\", password_file = \"{}\" }}\n", file.display());
         }
         if let Some(key_file) = server.key_file() {
             let url = server.doveadm_url();

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use understudy_tests::client::{Client, Snapshot};
 use understudy_tests::compare::compare;
 use understudy_tests::mail::Mail;
-use understudy_tests::scenario::Scenario;
+use understudy_tests::scenario::{PRIMARY, STANDBY, Scenario};
 
 const FOLDERS: [&str; 4] = ["INBOX", "Sent", "Work", "Work/Old"];
 
@@ -28,6 +28,37 @@ async fn mirrored(seed: u64, each: usize) -> Result<(Scenario, Mail)> {
     scenario.protect(&["ann"]).await?;
     scenario.settle_and_compare(&["ann"]).await?;
     Ok((scenario, mail))
+}
+
+#[tokio::test]
+async fn each_policy_has_limits_of_its_own() -> Result<()> {
+    let scenario = Scenario::start(&["ann", "bob"]).await?;
+    let mut mail = Mail::from_seed(66);
+    for user in ["ann", "bob"] {
+        let mut client = scenario.log_in(user).await?;
+        for _ in 0..40 {
+            client.append("INBOX", &[], None, &mail.plain(200)).await?;
+        }
+    }
+    let stack = &scenario.stack;
+    stack.command(&["policy", "set", "strict", "brake.share=0.1", "brake.messages=5"]).await?.expect(0)?;
+    let protect = ["mailbox", "protect", "ann", "--primary", PRIMARY, "--standby", STANDBY, "--policy", "strict"];
+    stack.command(&protect).await?.expect(0)?;
+    scenario.protect(&["bob"]).await?;
+    scenario.settle_and_compare(&["ann", "bob"]).await?;
+    // A quarter: too much by ann's policy, and nothing to speak of by the configuration.
+    for user in ["ann", "bob"] {
+        let mut client = scenario.log_in(user).await?;
+        client.select("INBOX").await?;
+        client.expunge("1:10").await?;
+    }
+    until_held(&scenario).await?;
+    stack.command(&["mailbox", "wait", "bob", "--timeout", "60s"]).await?.expect(0)?;
+    scenario.assert_same("bob").await?;
+    assert_eq!(scenario.show("bob").await?["state"], "mirroring");
+    assert_eq!(scenario.log_in_to_standby("ann").await?.uids("INBOX").await?.len(), 40);
+    stack.command(&["mailbox", "release", "ann"]).await?.expect(0)?;
+    scenario.settle_and_compare(&["ann", "bob"]).await
 }
 
 fn home(scenario: &Scenario) -> PathBuf {

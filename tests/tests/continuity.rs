@@ -56,6 +56,30 @@ async fn settle_with_continuity(scenario: &Scenario) -> Result<()> {
     scenario.assert_same("ann").await
 }
 
+#[tokio::test]
+async fn uids_are_the_same_again_after_a_user_came_home() -> Result<()> {
+    let scenario = managed().await?;
+    let mut mail = Mail::from_seed(52);
+    let mut client = scenario.log_in("ann").await?;
+    fill(&mut client, &mut mail, 20).await?;
+    scenario.protect(&["ann"]).await?;
+    settle_with_continuity(&scenario).await?;
+    client.log_out().await;
+
+    scenario.stack.command(&["switchover", "ann", "--wait"]).await?.expect(0)?;
+    let mut there = scenario.log_in_to_standby("ann").await?;
+    do_everything(&mut there, &mut mail).await?;
+    there.log_out().await;
+    scenario.stack.command(&["switchback", "ann", "--wait"]).await?.expect(0)?;
+    scenario.until("ann", "is at home", |shown| shown["state"] == "mirroring").await?;
+    // What came home has the primary's next UIDs: the folders on the standby are rebuilt with these.
+    settle_with_continuity(&scenario).await?;
+
+    let mut client = scenario.log_in("ann").await?;
+    leave_gaps(&mut client, &mut mail, "INBOX").await?;
+    settle_with_continuity(&scenario).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn mail_programs_move_to_the_standby_without_downloading_anything() -> Result<()> {
     let scenario = managed().await?;

@@ -62,7 +62,6 @@ const SHIPPING: Visits = &[
     ("ship.ready", Live),
     ("ship.amid", Seed),
     ("ship.answered", Live),
-    ("drop.written", Live),
     ("drop.committed", Seed),
     ("drop.removed", Live),
     ("ingest.amid", Seed),
@@ -112,7 +111,6 @@ const ON_THE_LINK: Visits = &[
 const IN_THE_DATABASE: Visits = &[
     ("capture.written", Live),
     ("capture.committed", Seed),
-    ("drop.written", Live),
     ("ingest.synced", Live),
     ("ingest.written", Seed),
     ("apply.intended", Live),
@@ -203,7 +201,7 @@ impl Visit<'_> {
     async fn run(&mut self, during: During, strike: Strike, passing: u32) -> Result<()> {
         let mut client = self.scenario.log_in(self.user).await?;
         match during {
-            LargeSeed => client.append("INBOX", &[], None, &self.mail.plain(8_500_000)).await.map(drop)?,
+            LargeSeed => client.append("INBOX", &[], None, &self.mail.plain(17_500_000)).await.map(drop)?,
             _ => self.fill(&mut client).await?,
         }
         if !matches!(during, Seed | LargeSeed) {

@@ -77,6 +77,32 @@ async fn cyrus_can_be_the_standby_of_a_dovecot() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_special_use_that_a_folder_gets_later_comes_along() -> Result<()> {
+    let mut pair = Pair::from_dovecot(exact(STANDBY)).await?;
+    let mut ann = pair.log_in("ann").await?;
+    ann.create("Vault").await?;
+    ann.append("Vault", &[], None, &Mail::from_seed(41).plain(300)).await?;
+    pair.protect(&["ann"]).await?;
+    pair.settle_and_compare(&["ann"]).await?;
+    ann.log_out().await;
+
+    // On Dovecot special uses come from the configuration.
+    let config = pair.dovecot.dir().join("dovecot.conf");
+    let before = std::fs::read_to_string(&config)?;
+    let archive = "\nnamespace inbox {\n  mailbox Vault {\n    special_use = \\Archive\n  }\n}\n";
+    for (text, has) in [(format!("{before}{archive}"), true), (before, false)] {
+        pair.dovecot.stop()?;
+        std::fs::write(&config, text)?;
+        pair.dovecot.start_again()?;
+        pair.settle_and_compare(&["ann"]).await?;
+        let there = pair.log_in_to_standby("ann").await?.snapshot().await?;
+        let vault = there.folders.get("Vault").context("Vault is not on the standby")?;
+        assert_eq!(!vault.special_uses.is_empty(), has, "{:?}", vault.special_uses);
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn cyrus_can_be_the_primary_of_a_dovecot() -> Result<()> {
     mirrors_everything(Pair::from_cyrus(exact(PRIMARY)).await?).await
 }

@@ -26,6 +26,8 @@ async fn a_second_source_gateway_is_turned_away_until_the_first_is_silent() -> R
         Ok(scenario.stack.second_source_log().contains("another source gateway works for this recovery site"))
     })
     .await?;
+    let status = scenario.stack.json(&["status"]).await?;
+    assert!(status["link"]["second_gateway_at"].is_string(), "{status:#}");
     ann.append("INBOX", &[], None, &mail.any()).await?;
     ann.select("INBOX").await?;
     ann.move_to("1:3", "Work").await?;

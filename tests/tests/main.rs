@@ -2,7 +2,10 @@
 //!
 //! `UNDERSTUDY_LONG=1` makes them longer; `UNDERSTUDY_SEED` repeats a random one.
 
+mod backpressure;
 mod brake;
+mod canary;
+mod content_store;
 mod continuity;
 mod crashes;
 mod cyrus;
@@ -16,6 +19,9 @@ mod layouts;
 mod lists;
 mod mirroring;
 mod odd_mail;
+mod outage;
+mod pairing;
+mod parts;
 mod primary_only_read;
 mod random_walk;
 mod rig;

@@ -88,6 +88,8 @@ impl Walk<'_> {
     async fn mend(&mut self) -> Result<()> {
         self.scenario.stack.link()?.set(Mode::Pass);
         self.scenario.stack.failpoints().disarm()?;
+        // A role that starts while the database is away ends.
+        self.scenario.stack.answers().await?;
         self.restart().await?;
         self.scenario.stack.answers().await
     }

@@ -161,6 +161,65 @@ async fn what_the_primary_had_and_never_shipped_is_merged() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn what_a_user_flags_while_stranded_changes_come_stays() -> Result<()> {
+    let (scenario, _) = mirrored_in(Scenario::apart(&["ann"]).await?, &["ann"], 5).await?;
+    scenario.stack.link()?.set(Mode::Cut);
+    let mut on_primary = scenario.log_in("ann").await?;
+    on_primary.select("INBOX").await?;
+    on_primary.store("2", "+FLAGS (\\Answered)").await?;
+    let failpoints = scenario.stack.failpoints();
+    failpoints.arm("merge.read", 1, Action::Pause)?;
+    let moved = switch(&scenario, &["switchover", "ann", "--mode", "emergency", "--yes"]).await?;
+    assert_eq!(moved["outcome"], "done", "{moved:#}");
+
+    // Both sides were read, nothing is written yet.
+    failpoints.reached().await?;
+    let mut on_standby = scenario.log_in_to_standby("ann").await?;
+    on_standby.select("INBOX").await?;
+    on_standby.store("2", "+FLAGS (\\Seen)").await?;
+    failpoints.let_go()?;
+    let mut flags = std::collections::BTreeSet::new();
+    let arrived = wait::until("the stranded flag is on the standby", PATIENCE, async || {
+        let seen = snapshot_of(&scenario.standby, "ann").await?;
+        flags = seen.folders["INBOX"].messages.iter().find(|message| message.uid == 2).context("UID 2")?.flags.clone();
+        Ok(flags.contains("\\answered"))
+    });
+    arrived.await?;
+    assert!(flags.contains("\\seen"), "the user's flag is gone: {flags:?}");
+    Ok(())
+}
+
+/// Mail that was on its way to the standby when its user went home is brought home, once, whatever happens in between.
+#[tokio::test]
+async fn what_the_standby_takes_after_a_switchback_comes_home() -> Result<()> {
+    let (mut scenario, mut mail) = mirrored(&["ann"], 5).await?;
+    switch(&scenario, &["switchover", "ann"]).await?;
+    switch(&scenario, &["switchback", "ann"]).await?;
+    let failpoints = scenario.stack.failpoints();
+    failpoints.arm("late.appended", 1, Action::Abort)?;
+    let (late, flagged) = (mail.plain(400), mail.plain(700));
+    let mut on_standby = scenario.log_in_to_standby("ann").await?;
+    on_standby.append("INBOX", &[], None, &late).await?;
+    on_standby.append("Work", &["\\Flagged", "$Late"], None, &flagged).await?;
+    scenario.stack.aborted().await.context("nothing was brought home")?;
+    failpoints.let_go()?;
+    scenario.stack.start().await?;
+    let wanted = [("INBOX", blake3::hash(&late)), ("Work", blake3::hash(&flagged))];
+    let arrived = wait::until("late mail is at home", PATIENCE, async || {
+        let seen = snapshot_of(&scenario.primary, "ann").await?;
+        Ok(wanted.iter().all(|(folder, digest)| seen.folders[*folder].messages.iter().any(|m| m.digest == *digest)))
+    });
+    arrived.await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+    let seen = snapshot_of(&scenario.primary, "ann").await?;
+    for (folder, digest) in wanted {
+        let there: Vec<_> = seen.folders[folder].messages.iter().filter(|message| message.digest == digest).collect();
+        assert_eq!(there.len(), 1, "{folder}: {there:?}");
+    }
+    scenario.stack.command(&["mailbox", "verify", "--all"]).await?.expect(0).map(drop)
+}
+
 /// Aborts the program at `point` on the way over or home, starts it again, and sees that the run goes on to its end.
 async fn survives(scenario: &mut Scenario, mail: &mut Mail, way: &str, point: &str) -> Result<()> {
     let failpoints = scenario.stack.failpoints();

@@ -1,9 +1,12 @@
-// Swagger UI over /api/openapi.json, with the token that the page at / was given in this tab.
-window.onload = () => {
+// Swagger UI over /api/openapi.json, for whoever is logged in at /, or with the token that page was given in this tab.
+window.onload = async () => {
   const token = sessionStorage.getItem("understudy.token");
-  if (!token) {
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  const answer = await fetch("/api/v1/me", { headers });
+  const me = answer.ok ? await answer.json() : null;
+  if (!me) {
     const hint = document.createElement("p");
-    hint.append("The description needs a token: ", Object.assign(document.createElement("a"), { href: "/", textContent: "give one here" }), ", then come back in the same tab.");
+    hint.append("The description is for those who are in: ", Object.assign(document.createElement("a"), { href: "/", textContent: "log in here" }), ", then come back in the same tab.");
     document.body.prepend(hint);
     return;
   }
@@ -15,7 +18,8 @@ window.onload = () => {
     presets: [SwaggerUIBundle.presets.apis, SwaggerUIStandalonePreset],
     layout: "BaseLayout",
     requestInterceptor: (request) => {
-      request.headers.Authorization = `Bearer ${token}`;
+      if (token) request.headers.Authorization = `Bearer ${token}`;
+      else request.headers["Understudy-Csrf"] = me.session.csrf;
       return request;
     },
   });

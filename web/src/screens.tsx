@@ -12,12 +12,21 @@ export interface Screen {
   key?: string;
   /** A heading before it in the navigation. */
   heading?: string;
+  /** The roles it is for, when it is not for all who look after mailboxes. */
+  for?: string[];
+  /** Also for the `user` of one mailbox. */
+  own?: boolean;
+}
+
+/** Whether a screen is for this role. */
+export function isFor(screen: Screen, role: string): boolean {
+  return role === "user" ? screen.own === true : !screen.for || screen.for.includes(role);
 }
 
 export const SCREENS: Screen[] = [
   { path: "/", name: "Overview", key: "o", icon: <icons.Gauge />, element: lazy(() => import("./pages/overview/Overview")) },
   { path: "/mailboxes", name: "Mailboxes", key: "m", icon: <icons.Mail />, element: lazy(() => import("./pages/mailboxes/Mailboxes")) },
-  { path: "/mailboxes/:address", element: lazy(() => import("./pages/mailbox/MailboxPage")) },
+  { path: "/mailboxes/:address", own: true, element: lazy(() => import("./pages/mailbox/MailboxPage")) },
   { path: "/protect", name: "Protect", key: "p", icon: <icons.Shield />, element: lazy(() => import("./pages/protect/Protect")) },
   { path: "/servers", name: "Servers", key: "s", icon: <icons.Rack />, element: lazy(() => import("./pages/servers/Servers")) },
   { path: "/servers/new", element: lazy(() => import("./pages/servers/NewServer")) },
@@ -27,5 +36,11 @@ export const SCREENS: Screen[] = [
   { path: "/runs", name: "Runs", key: "r", heading: "Record", icon: <icons.List />, element: lazy(() => import("./pages/runs/Runs")) },
   { path: "/runs/:id", element: lazy(() => import("./pages/runs/RunPage")) },
   { path: "/events", name: "Events", key: "e", icon: <icons.Pulse />, element: lazy(() => import("./pages/events/Events")) },
-  { path: "/tokens", name: "Tokens", key: "t", heading: "Access", icon: <icons.Key />, element: lazy(() => import("./pages/tokens/Tokens")) },
+  { path: "/notifications", name: "Notifications", key: "n", icon: <icons.Bell />, element: lazy(() => import("./pages/notifications/Notifications")) },
+  { path: "/billing", name: "Billing", key: "i", for: ["administrator", "billing"], icon: <icons.Coin />, element: lazy(() => import("./pages/billing/Billing")) },
+  { path: "/billing/:month", for: ["administrator", "billing"], element: lazy(() => import("./pages/billing/InvoicePage")) },
+  { path: "/people", name: "People", key: "u", heading: "Access", for: ["administrator"], icon: <icons.People />, element: lazy(() => import("./pages/people/People")) },
+  { path: "/me", name: "Your account", key: "y", own: true, icon: <icons.Person />, element: lazy(() => import("./pages/people/Account")) },
+  { path: "/audit", name: "Audit", key: "a", for: ["administrator", "auditor"], icon: <icons.Book />, element: lazy(() => import("./pages/audit/Audit")) },
+  { path: "/tokens", name: "Tokens", key: "t", for: ["administrator"], icon: <icons.Key />, element: lazy(() => import("./pages/tokens/Tokens")) },
 ];

@@ -150,7 +150,7 @@ async fn stop_or_go(
 ) -> Result<Response> {
     let found = mailboxes::find(api, caller, address, which.primary.as_deref()).await?;
     let id = MailboxId(found.mailbox_id);
-    let mut transaction = api.pool.begin().await?;
+    let mut transaction = caller.begin(api, reason).await?;
     match kind {
         "pause" => mailbox::pause(&mut transaction, id, &caller.name).await?,
         _ => mailbox::resume(&mut transaction, id, &caller.name).await?,
@@ -243,7 +243,8 @@ async fn select(
     primary: Option<&str>,
 ) -> Result<Selected> {
     let addresses = match (addresses, all) {
-        (None, true) => return Ok(Selected::All),
+        (None, true) if caller.scope.is_whole() => return Ok(Selected::All),
+        (None, true) => return Ok(Selected::Some(mailbox::all(&api.pool, &caller.scope).await?)),
         (Some(addresses), false) if !addresses.is_empty() => addresses,
         _ => {
             let detail = "name either some `addresses` or `\"all\": true`";
@@ -264,7 +265,7 @@ pub(crate) async fn named(
     if let Some(name) = primary {
         servers::find(api, caller, name).await?;
     }
-    let matches = mailbox::matching(&api.pool, caller.tenant, addresses, primary).await?;
+    let matches = mailbox::matching(&api.pool, &caller.scope, addresses, primary).await?;
     let mut selected = Vec::new();
     let mut errors = Vec::new();
     let mut rest = matches.as_slice();
@@ -295,7 +296,7 @@ async fn explain(
     pointer: &str,
     errors: Vec<(usize, String, bool)>,
 ) -> Result<Vec<ProblemItem>> {
-    let known = mailbox::all(&api.pool, caller.tenant).await?;
+    let known = mailbox::all(&api.pool, &caller.scope).await?;
     let items = errors.into_iter().map(|(index, detail, is_unknown)| ProblemItem {
         pointer: Some(format!("{pointer}/{index}")),
         index: Some(index),
@@ -347,5 +348,8 @@ async fn ask(
         }
     }
     let new = run::NewRun { kind, mailbox, server_id: None, request, reason, requested_by: &caller.name };
-    Ok(accepted(run::insert(&mut *api.pool.acquire().await?, caller.tenant, &new).await?))
+    let mut transaction = caller.begin(api, reason).await?;
+    let run = run::insert(&mut transaction, caller.tenant, &new).await?;
+    transaction.commit().await?;
+    Ok(accepted(run))
 }

@@ -12,7 +12,10 @@ use axum::{
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::{broadcast::error::RecvError, mpsc};
+use tokio::{
+    sync::{broadcast::error::RecvError, mpsc},
+    time::MissedTickBehavior,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::warn;
 use understudy_database::{event, status::Lagging};
@@ -35,6 +38,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const BATCH: i64 = 500;
 /// Events ready for a listener whose connection is slow.
 const READY: usize = 64;
+/// How often a listener's session or token is looked at.
+const LOOK: Duration = Duration::from_secs(10);
 /// How many mailboxes a lag sample names.
 const NAMED: usize = 100;
 /// The header of a listener that comes back.
@@ -131,7 +136,7 @@ async fn listen(
         None => None,
     };
     let (sender, receiver) = mpsc::channel(READY);
-    let stream = Stream { api, tenant_id: caller.tenant.0, mailbox_id, sender };
+    let stream = Stream { api, caller, mailbox_id, sender };
     tokio::spawn(stream.run(last));
     let events = Sse::new(ReceiverStream::new(receiver));
     Ok(events.keep_alive(sse::KeepAlive::new().interval(KEEP_ALIVE)).into_response())
@@ -150,7 +155,7 @@ fn number(header: &str) -> Result<i64> {
 /// One listener's connection.
 struct Stream {
     api: Api,
-    tenant_id: i64,
+    caller: Caller,
     mailbox_id: Option<i64>,
     sender: mpsc::Sender<Result<sse::Event, Infallible>>,
 }
@@ -165,8 +170,31 @@ impl Stream {
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = self.sender.closed() => {}
+            () = self.no_longer_good() => {}
             _ = self.relay(last) => {}
         }
+    }
+
+    /// Ends when what the listener proved themselves with does: a session that ended, a token revoked.
+    async fn no_longer_good(&self) {
+        let mut tick = tokio::time::interval(LOOK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            if matches!(self.caller.is_still_good(&self.api).await, Ok(false)) {
+                return;
+            }
+        }
+    }
+
+    /// Whether something about this mailbox, or about none, is for this listener.
+    fn is_for_me(&self, tenant_id: i64, mailbox: Option<(i64, &str, &str)>) -> bool {
+        let inside = match mailbox {
+            Some((_, address, group)) => self.caller.scope.covers(address, group),
+            None => self.caller.scope.is_whole(),
+        };
+        let id = mailbox.map(|(id, ..)| id);
+        tenant_id == self.caller.tenant.0 && inside && self.mailbox_id.is_none_or(|wanted| id == Some(wanted))
     }
 
     async fn relay(&self, last: Option<i64>) -> std::result::Result<(), Gone> {
@@ -212,7 +240,12 @@ impl Stream {
     }
 
     async fn tell(&self, event: &Arc<event::Event>) -> std::result::Result<(), Gone> {
-        if event.tenant_id != self.tenant_id || self.mailbox_id.is_some_and(|id| event.mailbox_id != Some(id)) {
+        let names = (event.mailbox_id, event.address.as_deref(), event.group.as_deref());
+        let mailbox = match names {
+            (Some(id), Some(address), Some(group)) => Some((id, address, group)),
+            _ => None,
+        };
+        if !self.is_for_me(event.tenant_id, mailbox) {
             return Ok(());
         }
         let data = Event::from(event::Event::clone(event));
@@ -223,8 +256,7 @@ impl Stream {
     async fn tell_lag(&self, lagging: &[Lagging]) -> std::result::Result<(), Gone> {
         let mine: Vec<&Lagging> = lagging
             .iter()
-            .filter(|lag| lag.tenant_id == self.tenant_id)
-            .filter(|lag| self.mailbox_id.is_none_or(|id| lag.mailbox_id == id))
+            .filter(|lag| self.is_for_me(lag.tenant_id, Some((lag.mailbox_id, &lag.address, &lag.group))))
             .collect();
         let sample = LagSample {
             lagging: i64::try_from(mine.len()).unwrap_or(i64::MAX),

@@ -59,6 +59,6 @@ async fn list(
         before: cursor::decode(params.after.as_deref())?,
         limit: limit + 1,
     };
-    let events = event::past(&api.pool, caller.tenant, &past).await?;
+    let events = event::past(&api.pool, &caller.scope, &past).await?;
     Ok(Json(Page::of(events, limit, |event| event.event_id, Event::from)))
 }

@@ -4,13 +4,16 @@ use axum::{Json, extract::State as Shared};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use understudy_database::mailbox::{self, Filter, Match};
+use understudy_database::{
+    mailbox::{self, Filter, Match},
+    part,
+};
 use understudy_protocol::{FolderPath, MailboxId};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    api::servers,
+    api::{policies, servers},
     auth::Caller,
     cursor::{self, Page},
     error::{ApiError, Kind, Problem, ProblemItem, Result},
@@ -107,8 +110,34 @@ pub(crate) struct Mailbox {
     differences: Option<i64>,
     /// Where the pipeline stopped, when it has not proven itself for a minute; null while it has.
     unproven: Option<Unproven>,
+    /// What its messages came to on the link.
+    traffic: Traffic,
     /// What stands in the way; null when nothing does.
     detail: Option<Detail>,
+}
+
+/// What became of messages on the link since protection began, in bytes.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Traffic {
+    /// Of the messages, as mail servers hold them; the others add up to it.
+    message_bytes: u64,
+    /// Crossed the link.
+    new_bytes: u64,
+    /// Had been there already: a part or a message that another one brought.
+    deduplicated_bytes: u64,
+    /// Saved by unwrapping base64 and by compression.
+    compressed_bytes: u64,
+}
+
+impl From<part::Traffic> for Traffic {
+    fn from(traffic: part::Traffic) -> Self {
+        Self {
+            message_bytes: traffic.messages,
+            new_bytes: traffic.new,
+            deduplicated_bytes: traffic.deduplicated,
+            compressed_bytes: traffic.compressed,
+        }
+    }
 }
 
 /// A folder whose UIDs on the standby are not the primary's.
@@ -175,7 +204,7 @@ pub(crate) struct Detail {
 /// A pipeline that has not proven itself.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Unproven {
-    /// `source_gateway`, `link`, `primary`, `shipping` or `standby`.
+    /// `source_gateway`, `link`, `primary`, `shipping` or `standby`; of a canary also `capture` or `visible`.
     place: String,
     since: DateTime<Utc>,
     reason: String,
@@ -227,6 +256,7 @@ impl From<mailbox::Mailbox> for Mailbox {
             last_verified_at: mailbox.last_verified_at,
             differences: mailbox.differences,
             unproven: mailbox.unproven.and_then(|unproven| serde_json::from_value(unproven).ok()),
+            traffic: mailbox.traffic.and_then(|traffic| serde_json::from_value(traffic).ok()).unwrap_or_default(),
             detail: mailbox.trouble.as_ref().map(Detail::of),
         }
     }
@@ -342,7 +372,7 @@ async fn list(
         after: after.as_ref().map(|(address, primary)| (address.as_str(), primary.as_str())),
         limit: limit + 1,
     };
-    let mailboxes = mailbox::list(&api.pool, caller.tenant, &filter).await?;
+    let mailboxes = mailbox::list(&api.pool, &caller.scope, &filter).await?;
     let key = |mailbox: &mailbox::Mailbox| (mailbox.address.clone(), mailbox.primary.clone());
     Ok(Json(Page::of(mailboxes, limit, key, Mailbox::from)))
 }
@@ -376,12 +406,15 @@ async fn change(
     let mut errors = Vec::new();
     errors.extend(change.policy.as_deref().and_then(|policy| label_problem("/policy", policy)));
     errors.extend(change.group.as_deref().filter(|group| !group.is_empty()).and_then(|g| label_problem("/group", g)));
+    if let Some(policy) = change.policy.as_deref().filter(|_| errors.is_empty()) {
+        errors.extend(policies::missing(&api, &caller, "/policy", policy).await?);
+    }
     if !errors.is_empty() {
         return Err(ApiError::invalid(errors));
     }
     let mailbox = find(&api, &caller, &address, which.primary.as_deref()).await?;
     let id = MailboxId(mailbox.mailbox_id);
-    let mut transaction = api.pool.begin().await?;
+    let mut transaction = caller.begin(&api, "").await?;
     mailbox::update(&mut transaction, id, change.policy.as_deref(), change.group.as_deref()).await?;
     transaction.commit().await?;
     Ok(Json(shown(&api, id).await?))
@@ -413,7 +446,7 @@ async fn unprotect(
             "bring the mailbox home first: `understudy switchback`; without protection its log-ins go to the primary",
         ));
     }
-    let mut transaction = api.pool.begin().await?;
+    let mut transaction = caller.begin(&api, "").await?;
     let at = mailbox::unprotect(&mut transaction, MailboxId(mailbox.mailbox_id), &caller.name).await?;
     transaction.commit().await?;
     Ok(Json(Unprotected {
@@ -464,7 +497,7 @@ pub(crate) async fn find(api: &Api, caller: &Caller, address: &str, primary: Opt
     if let Some(name) = primary {
         servers::find(api, caller, name).await?;
     }
-    let matches = mailbox::matching(&api.pool, caller.tenant, &[address.to_owned()], primary).await?;
+    let matches = mailbox::matching(&api.pool, &caller.scope, &[address.to_owned()], primary).await?;
     let meant = meant(address, &matches);
     let found = match meant.as_slice() {
         [] => return Err(unknown(api, caller, address).await?),
@@ -496,7 +529,7 @@ fn ambiguous(address: &str, several: &[&Match]) -> ApiError {
 }
 
 async fn unknown(api: &Api, caller: &Caller, address: &str) -> Result<ApiError> {
-    let all = mailbox::all(&api.pool, caller.tenant).await?;
+    let all = mailbox::all(&api.pool, &caller.scope).await?;
     let nearest = nearest(address, all.iter().map(|(_, known)| known.as_str()));
     Ok(ApiError::not_found("protected mailbox", address, nearest, "`understudy mailbox list` names them all"))
 }

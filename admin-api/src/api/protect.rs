@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use understudy_database::{
     mailbox::{self, NewMailbox, Occupied},
-    server,
+    policy, server, tenant,
 };
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -21,7 +21,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     api::{
         candidates::{Candidate, Refused, Servers, listed, refuse_repeated},
-        runs, servers,
+        policies, runs, servers,
     },
     auth::Caller,
     error::{ApiError, Kind, Problem, ProblemItem, Result},
@@ -132,18 +132,27 @@ async fn protect(State(api): State<Api>, caller: Caller, Body(request): Body<Pro
         return discover(&api, &caller, &request).await;
     }
     let (candidates, mut refused) = listed(&request)?;
-    let servers = Servers::new(server::names(&api.pool, caller.tenant).await?);
+    // On a server that is shared, only its provider knows whose mailbox is whose.
+    let servers = match caller.home {
+        tenant::PROVIDER => server::names(&api.pool, caller.tenant).await?,
+        _ => server::own_names(&api.pool, caller.tenant).await?,
+    };
+    let servers = Servers::new(servers);
+    let names = policy::names(&api.pool, caller.tenant).await?;
     let mut rows = Vec::with_capacity(candidates.len());
     for candidate in candidates {
         match servers.resolve(&candidate) {
-            Ok(new) => rows.push((candidate, new)),
+            Ok(new) => match policies::problem("", &new.policy, &names) {
+                Some(problem) => refused.push(*candidate.refused("policy", problem.detail, problem.nearest)),
+                None => rows.push((candidate, new)),
+            },
             Err(problem) => refused.push(*problem),
         }
     }
     let (rows, repeated) = refuse_repeated(rows);
     refused.extend(repeated);
 
-    let mut transaction = api.pool.begin().await?;
+    let mut transaction = caller.begin(&api, "").await?;
     let new: Vec<NewMailbox> = rows.iter().map(|(_, new)| new.clone()).collect();
     let occupied = mailbox::occupied(&mut *transaction, &new).await?;
     let (fresh, mailboxes) = settle(rows, &occupied, &mut refused);
@@ -235,5 +244,6 @@ async fn discover(api: &Api, caller: &Caller, request: &Protect) -> Result<Respo
         return Err(ApiError::invalid(vec![ProblemItem::at("/discover", detail)]));
     }
     let server = servers::find(api, caller, primary).await?;
+    servers::refuse_foreign(caller, &server)?;
     Ok(runs::accepted(runs::ask_about_server(api, caller, "discover", &server, json!({})).await?))
 }

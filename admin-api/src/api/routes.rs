@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    api::mailboxes,
+    api::{mailboxes, servers},
     auth::Caller,
     cursor::{self, Page},
     error::{ApiError, Kind, Problem, ProblemItem, Result},
@@ -89,7 +89,7 @@ async fn list(State(api): State<Api>, caller: Caller, Params(params): Params<Lis
     let limit = cursor::limit(params.limit)?;
     let after: Option<(String, String)> = cursor::decode(params.after.as_deref())?;
     let after = after.as_ref().map(|(address, primary)| (address.as_str(), primary.as_str()));
-    let routes = route::list(&api.pool, caller.tenant, params.side.map(Side::from), after, limit + 1).await?;
+    let routes = route::list(&api.pool, &caller.scope, params.side.map(Side::from), after, limit + 1).await?;
     Ok(Json(Page::of(routes, limit, |route| (route.address.clone(), route.primary.clone()), Route::from)))
 }
 
@@ -110,7 +110,8 @@ async fn get(State(api): State<Api>, caller: Caller, Name(login): Name) -> Resul
         Err(error) => return Err(error.into()),
     };
     let remedy = "only protected mailboxes have a route; everybody else is sent to the primary";
-    let found = found.filter(|route| route.tenant_id == caller.tenant.0);
+    let found =
+        found.filter(|route| route.tenant_id == caller.tenant.0 && caller.scope.covers(&route.address, &route.group));
     found.map(|route| Json(Route::from(route))).ok_or_else(|| ApiError::not_found("route for", &login, None, remedy))
 }
 
@@ -142,7 +143,9 @@ async fn set_aliases(
     Name(address): Name,
     Body(wanted): Body<Aliases>,
 ) -> Result<Json<Aliases>> {
-    let mailbox = MailboxId(mailboxes::find(&api, &caller, &address, None).await?.mailbox_id);
+    let found = mailboxes::find(&api, &caller, &address, None).await?;
+    servers::refuse_foreign(&caller, &servers::find(&api, &caller, &found.primary).await?)?;
+    let mailbox = MailboxId(found.mailbox_id);
     let wanted: Vec<String> = wanted.aliases.iter().map(|alias| alias.trim().to_lowercase()).collect();
     let problems: Vec<ProblemItem> = wanted.iter().enumerate().filter_map(|(n, alias)| problem(n, alias)).collect();
     if !problems.is_empty() {
@@ -152,7 +155,7 @@ async fn set_aliases(
         let detail = format!("a mailbox has {MOST_ALIASES} aliases at most");
         return Err(ApiError::invalid(vec![ProblemItem::at("/aliases", detail)]));
     }
-    let mut transaction = api.pool.begin().await?;
+    let mut transaction = caller.begin(&api, "").await?;
     match front_door::set_aliases(&mut transaction, mailbox, &wanted).await {
         Err(error) if error.constraint() == Some("mailbox_alias_pkey") => {
             return Err(ApiError::new(

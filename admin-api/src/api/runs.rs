@@ -189,11 +189,12 @@ async fn list(State(api): State<Api>, caller: Caller, Params(params): Params<Lis
         kind: given(params.kind.as_ref()),
         mailbox,
         server_id,
+        own: &caller.name,
         open: params.open.unwrap_or(false),
         after: cursor::decode(params.after.as_deref())?,
         limit: limit + 1,
     };
-    let runs = run::list(&api.pool, caller.tenant, &filter).await?;
+    let runs = run::list(&api.pool, &caller.scope, &filter).await?;
     Ok(Json(Page::of(runs, limit, |run| run.run_id, Run::from)))
 }
 
@@ -222,8 +223,12 @@ async fn get(
     responses((status = 202, body = Run), (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn cancel(State(api): State<Api>, caller: Caller, Name(id): Name) -> Result<Response> {
     let run = find(&api, &caller, &id).await?;
-    match run::cancel(&mut *api.pool.acquire().await?, run.run_id).await? {
-        Some(run) => Ok(accepted(run)),
+    let mut transaction = caller.begin(&api, "").await?;
+    match run::cancel(&mut transaction, run.run_id).await? {
+        Some(run) => {
+            transaction.commit().await?;
+            Ok(accepted(run))
+        }
         None => Err(ApiError::new(
             Kind::Conflict,
             "this run has ended already",
@@ -238,7 +243,16 @@ async fn find(api: &Api, caller: &Caller, id: &str) -> Result<run::Run> {
         Err(_) => None,
     };
     let remedy = "`GET /api/v1/runs` lists them";
-    run.filter(|run| run.tenant_id == caller.tenant.0).ok_or_else(|| ApiError::not_found("run", id, None, remedy))
+    run.filter(|run| may_see(caller, run)).ok_or_else(|| ApiError::not_found("run", id, None, remedy))
+}
+
+/// What is outside the caller's scope is as good as not there, but for what they asked for themselves.
+fn may_see(caller: &Caller, run: &run::Run) -> bool {
+    let inside = match (&run.address, &run.group) {
+        (Some(address), Some(group)) => caller.scope.covers(address, group),
+        _ => caller.scope.is_whole(),
+    };
+    run.tenant_id == caller.tenant.0 && (inside || run.requested_by == caller.name)
 }
 
 /// Puts a run about a server in the queue.
@@ -256,5 +270,8 @@ pub(crate) async fn ask_about_server(
         requested_by: &caller.name,
         ..run::NewRun::default()
     };
-    Ok(run::insert(&mut *api.pool.acquire().await?, caller.tenant, &new).await?)
+    let mut transaction = caller.begin(api, "").await?;
+    let run = run::insert(&mut transaction, caller.tenant, &new).await?;
+    transaction.commit().await?;
+    Ok(run)
 }

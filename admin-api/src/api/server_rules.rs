@@ -32,6 +32,12 @@ pub(crate) fn problems(server: &Server) -> Vec<ProblemItem> {
             ));
         }
     }
+    if let Some(canary) = &server.canary {
+        if canary.address.trim().is_empty() {
+            problems.push(ProblemItem::at("/canary/address", "name the mailbox that is there for checks"));
+        }
+        problems.extend(canary.password_file.as_deref().and_then(|file| file_problem("/canary/password_file", file)));
+    }
     login_problems("/login", &server.login, &mut problems);
     if let Some(login) = &server.return_login {
         login_problems("/return_login", login, &mut problems);
@@ -137,6 +143,7 @@ mod tests {
             lmtp: None,
             submission: None,
             manage: None,
+            canary: None,
         }
     }
 

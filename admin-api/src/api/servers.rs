@@ -11,7 +11,10 @@ use axum::{
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
-use understudy_database::server::{self, ServerTrouble, StoredServer};
+use understudy_database::{
+    server::{self, ServerTrouble, StoredServer},
+    tenant,
+};
 use understudy_protocol::{messages, server as protocol};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -110,6 +113,24 @@ pub(crate) struct NewServer {
     submission: Option<String>,
     #[serde(default)]
     manage: Option<Manage>,
+    /// Whose mailbox checks of the server's health use.
+    #[serde(default)]
+    canary: Option<Canary>,
+}
+
+/// A mailbox that is there for checks.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = CheckMailbox)]
+struct Canary {
+    address: String,
+    /// A message may be appended there and removed again.
+    #[serde(default)]
+    write: bool,
+    /// The user's own password, a file beside the recovery gateway: shows whether users reach the server past the front doors.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    password_file: Option<PathBuf>,
 }
 
 /// What to change: members that are given replace the old ones as a whole, null takes away.
@@ -135,6 +156,9 @@ pub(crate) struct ServerChange {
     #[serde(default, deserialize_with = "given_or_null")]
     #[schema(value_type = Option<Manage>)]
     manage: Option<Option<Manage>>,
+    #[serde(default, deserialize_with = "given_or_null")]
+    #[schema(value_type = Option<Canary>)]
+    canary: Option<Option<Canary>>,
 }
 
 /// Tells null, `Some(None)`, from a member that is not there, `None`.
@@ -158,6 +182,7 @@ pub(crate) struct Server {
     lmtp: Option<String>,
     submission: Option<String>,
     manage: Option<Manage>,
+    canary: Option<Canary>,
     /// Comes from the configuration file, which is the only place to change it.
     configured: bool,
     /// How many protected mailboxes use it.
@@ -208,6 +233,7 @@ impl From<NewServer> for protocol::Server {
             lmtp: new.lmtp,
             submission: new.submission,
             manage: new.manage.map(Into::into),
+            canary: new.canary.map(Into::into),
         }
     }
 }
@@ -246,6 +272,18 @@ impl From<protocol::Manage> for Manage {
     }
 }
 
+impl From<Canary> for protocol::Canary {
+    fn from(canary: Canary) -> Self {
+        Self { address: canary.address, write: canary.write, password_file: canary.password_file }
+    }
+}
+
+impl From<protocol::Canary> for Canary {
+    fn from(canary: protocol::Canary) -> Self {
+        Self { address: canary.address, write: canary.write, password_file: canary.password_file }
+    }
+}
+
 impl From<messages::ServerCheck> for Check {
     fn from(check: messages::ServerCheck) -> Self {
         let finding = |finding: messages::Finding| Finding {
@@ -260,7 +298,7 @@ impl From<messages::ServerCheck> for Check {
 
 impl Server {
     /// A server with the trouble its mailboxes have, or else the reason why the last check could not be made.
-    fn shown(stored: StoredServer, trouble: Option<&ServerTrouble>) -> Self {
+    fn shown(stored: StoredServer, trouble: Option<&ServerTrouble>, is_shared: bool) -> Self {
         let felt = trouble.map(|felt| Trouble {
             kind: felt.kind.clone(),
             reason: felt.reason.clone(),
@@ -275,7 +313,18 @@ impl Server {
             ),
             None => (None, None),
         };
-        let definition = stored.definition;
+        let mut definition = stored.definition;
+        if is_shared {
+            // How the provider reaches it is the provider's own.
+            definition = protocol::Server {
+                login: protocol::LoginConfig { user: None, password_file: None, ..definition.login },
+                ca_file: None,
+                return_login: None,
+                manage: None,
+                canary: None,
+                ..definition
+            };
+        }
         Self {
             name: definition.name,
             role: match definition.role {
@@ -289,6 +338,7 @@ impl Server {
             lmtp: definition.lmtp,
             submission: definition.submission,
             manage: definition.manage.map(Into::into),
+            canary: definition.canary.map(Into::into),
             configured: stored.configured,
             mailboxes: stored.mailboxes,
             created_at: stored.created_at,
@@ -299,23 +349,47 @@ impl Server {
     }
 }
 
-/// Servers with their troubles.
-pub(crate) async fn shown_all(api: &Api, caller: &Caller, stored: Vec<StoredServer>) -> Result<Vec<Server>> {
+/// Servers with their troubles. Of one that the provider shares, a customer learns what their own mailboxes tell.
+pub(crate) async fn shown_all(api: &Api, caller: &Caller, mut stored: Vec<StoredServer>) -> Result<Vec<Server>> {
+    if stored.iter().any(|server| is_foreign(caller, server)) {
+        let own: HashMap<i64, i64> = server::mailboxes_of(&api.pool, caller.tenant).await?.into_iter().collect();
+        for server in stored.iter_mut().filter(|server| is_foreign(caller, server)) {
+            server.mailboxes = own.get(&server.server_id).copied().unwrap_or(0);
+            server.last_check = None;
+        }
+    }
     let troubles = server::troubles(&api.pool, caller.tenant).await?;
     let troubles: HashMap<i64, ServerTrouble> = troubles.into_iter().map(|t| (t.server_id, t)).collect();
     Ok(stored
         .into_iter()
         .map(|stored| {
             let trouble = troubles.get(&stored.server_id);
-            Server::shown(stored, trouble)
+            let is_shared = is_foreign(caller, &stored);
+            Server::shown(stored, trouble, is_shared)
         })
         .collect())
 }
 
 async fn shown(api: &Api, caller: &Caller, stored: StoredServer) -> Result<Server> {
-    let troubles = server::troubles(&api.pool, caller.tenant).await?;
-    let trouble = troubles.iter().find(|trouble| trouble.server_id == stored.server_id);
-    Ok(Server::shown(stored, trouble))
+    let mut shown = shown_all(api, caller, vec![stored]).await?;
+    shown.pop().ok_or_else(ApiError::unauthorized)
+}
+
+/// The provider's, and the caller is not of the provider.
+fn is_foreign(caller: &Caller, server: &StoredServer) -> bool {
+    caller.home != tenant::PROVIDER && server.tenant_id != caller.home.0
+}
+
+/// Refuses what could reach other customers' mailboxes on a server that the caller only shares.
+pub(crate) fn refuse_foreign(caller: &Caller, server: &StoredServer) -> Result<()> {
+    if !is_foreign(caller, server) {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        Kind::Forbidden,
+        format!("the server `{}` is the provider's", server.definition.name),
+        "ask your provider: only their administrators change it, look into it, and protect mailboxes on it",
+    ))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -364,7 +438,7 @@ async fn add(State(api): State<Api>, caller: Caller, Body(new): Body<NewServer>)
         }
         return Err(taken(&definition.name));
     }
-    let mut transaction = api.pool.begin().await?;
+    let mut transaction = caller.begin(&api, "").await?;
     let stored = server::insert(&mut transaction, caller.tenant, &definition).await.map_err(|error| {
         if error.constraint() == Some("server_name_unique") { taken(&definition.name) } else { error.into() }
     })?;
@@ -403,13 +477,14 @@ async fn change(
     Body(change): Body<ServerChange>,
 ) -> Result<Json<Server>> {
     let stored = find(&api, &caller, &name).await?;
+    refuse_foreign(&caller, &stored)?;
     refuse_configured(&stored)?;
     let changed = changed(stored.definition.clone(), change);
     refuse_broken(&changed)?;
     if changed == stored.definition {
         return Ok(Json(shown(&api, &caller, stored).await?));
     }
-    let mut transaction = api.pool.begin().await?;
+    let mut transaction = caller.begin(&api, "").await?;
     let stored = server::update(&mut transaction, stored.server_id, &changed).await?;
     transaction.commit().await?;
     Ok(Json(shown(&api, &caller, stored).await?))
@@ -424,6 +499,7 @@ fn changed(definition: protocol::Server, change: ServerChange) -> protocol::Serv
         lmtp: change.lmtp.unwrap_or(definition.lmtp),
         submission: change.submission.unwrap_or(definition.submission),
         manage: change.manage.map_or(definition.manage, |manage| manage.map(Into::into)),
+        canary: change.canary.map_or(definition.canary, |canary| canary.map(Into::into)),
         name: definition.name,
         role: definition.role,
     }
@@ -445,8 +521,9 @@ fn refuse_configured(stored: &StoredServer) -> Result<()> {
     responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn remove(State(api): State<Api>, caller: Caller, Name(name): Name) -> Result<StatusCode> {
     let stored = find(&api, &caller, &name).await?;
+    refuse_foreign(&caller, &stored)?;
     refuse_configured(&stored)?;
-    let mut transaction = api.pool.begin().await?;
+    let mut transaction = caller.begin(&api, "").await?;
     if server::delete(&mut transaction, stored.server_id).await? {
         transaction.commit().await?;
         return Ok(StatusCode::NO_CONTENT);
@@ -475,6 +552,7 @@ async fn check(
     Body(request): Body<CheckRequest>,
 ) -> Result<Response> {
     let stored = find(&api, &caller, &name).await?;
+    refuse_foreign(&caller, &stored)?;
     let request = json!({"address": request.address});
     Ok(runs::accepted(runs::ask_about_server(&api, &caller, "check", &stored, request).await?))
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use axum::{Json, extract::State};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use understudy_database::{
-    proof, run, server,
+    canary, content, part, proof, run, server,
     status::{self, Lagging},
 };
 use utoipa::ToSchema;
@@ -15,7 +15,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     api::{
         events::LaggingMailbox,
-        mailboxes::State as MailboxState,
+        link::{self, LinkPath},
+        mailboxes::{State as MailboxState, Traffic},
         runs::Run,
         servers::{self, Server},
     },
@@ -31,6 +32,9 @@ const SHOWN_RUNS: i64 = 20;
 const NOTABLE_LAG_SECONDS: f64 = 5.0;
 /// A recovery gateway that has not looked after its mailboxes for longer counts as stopped; it looks every few seconds.
 const RECOVERY_SILENCE_SECONDS: f64 = 60.0;
+
+/// A second source gateway asks again all the while; one that was turned away longer ago than this is gone.
+const NEWS: TimeDelta = TimeDelta::minutes(2);
 
 pub(crate) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(status))
@@ -53,6 +57,10 @@ pub(crate) struct Status {
     /// Mailboxes that have not proven themselves for a minute, by the place where they stopped: `source_gateway`, `link`, `primary`,
     /// `shipping`, `standby`.
     unproven: BTreeMap<String, i64>,
+    canaries: Canaries,
+    content: ContentStore,
+    /// What messages came to on the link, of all mailboxes.
+    traffic: Traffic,
     /// How long ago the recovery gateway last looked after the mailboxes; null before it ever did.
     recovery_age_seconds: Option<f64>,
 }
@@ -65,6 +73,13 @@ struct Link {
     age_seconds: Option<f64>,
     /// Of the source gateway.
     product_version: Option<String>,
+    /// When a second source gateway was last turned away: only one is listened to. Null when none was in the last two minutes.
+    second_gateway_at: Option<DateTime<Utc>>,
+    /// The ways to the recovery site, the best first.
+    paths: Vec<LinkPath>,
+    /// Bytes that ever went over the wire to the recovery site, and from it.
+    bytes_out: i64,
+    bytes_in: i64,
 }
 
 /// Protected mailboxes in numbers.
@@ -72,6 +87,49 @@ struct Link {
 struct Mailboxes {
     total: i64,
     by_state: BTreeMap<&'static str, i64>,
+}
+
+/// Mailboxes that prove the pipeline end to end, in numbers.
+#[derive(Debug, Serialize, ToSchema)]
+struct Canaries {
+    total: i64,
+    /// Their message has not arrived in time.
+    late: i64,
+    /// The longest way of the last message of each; null before the first.
+    slowest_seconds: Option<f64>,
+}
+
+/// Where the recovery site keeps message contents.
+#[derive(Debug, Serialize, ToSchema)]
+struct ContentStore {
+    /// `file`, or `s3://bucket/prefix`.
+    place: String,
+    encrypted: bool,
+    /// Contents found to be damaged and not brought back yet.
+    damaged: i64,
+    /// Why nothing can be taken in, most often a full disk; null while there is room.
+    refusing: Option<Refusing>,
+}
+
+/// Why the content store takes nothing in.
+#[derive(Debug, Serialize, ToSchema)]
+struct Refusing {
+    since: DateTime<Utc>,
+    kind: String,
+    reason: String,
+    remedy: String,
+}
+
+impl From<content::State> for ContentStore {
+    fn from(state: content::State) -> Self {
+        let refusing = state.refusing.map(|(trouble, since)| Refusing {
+            since,
+            kind: trouble.kind,
+            reason: trouble.reason,
+            remedy: trouble.remedy,
+        });
+        Self { place: state.place, encrypted: state.encrypted, damaged: state.damaged, refusing }
+    }
 }
 
 /// What is captured and not applied, of all mailboxes.
@@ -95,8 +153,8 @@ struct Runs {
 /// How things are.
 #[utoipa::path(get, path = "/api/v1/status", tag = "status", responses((status = 200, body = Status)))]
 async fn status(State(api): State<Api>, caller: Caller) -> Result<Json<Status>> {
-    let tenant = caller.tenant;
-    let counts = status::states(&api.pool, Some(tenant)).await?;
+    let (tenant, scope) = (caller.tenant, &caller.scope);
+    let counts = status::states(&api.pool, Some(scope)).await?;
     let count = |state: MailboxState| {
         counts.iter().find(|count| count.state == state.as_str()).map_or(0, |count| count.mailboxes)
     };
@@ -104,18 +162,22 @@ async fn status(State(api): State<Api>, caller: Caller) -> Result<Json<Status>> 
     let mailboxes = Mailboxes { total: counts.iter().map(|count| count.mailboxes).sum(), by_state };
     let stored = server::list(&api.pool, tenant, None, None, SHOWN_SERVERS).await?;
     let servers = servers::shown_all(&api, &caller, stored).await?;
-    let link = link(status::link(&api.pool).await?);
-    let lag = lagged(&status::lagging(&api.pool, Some(tenant), 1).await?);
-    let open = run::Filter { open: true, limit: SHOWN_RUNS, ..run::Filter::default() };
-    let items = run::list(&api.pool, tenant, &open).await?.into_iter().map(Run::from).collect();
-    let runs = Runs { open: run::count_open(&api.pool, tenant).await?, items };
-    let set_aside = status::set_aside(&api.pool, Some(tenant)).await?;
-    let unproven: BTreeMap<String, i64> = proof::places(&api.pool, Some(tenant.0)).await?.into_iter().collect();
+    let link = link(&api).await?;
+    let lag = lagged(&status::lagging(&api.pool, Some(scope), 1).await?);
+    let open = run::Filter { open: true, own: &caller.name, limit: SHOWN_RUNS, ..run::Filter::default() };
+    let items = run::list(&api.pool, scope, &open).await?.into_iter().map(Run::from).collect();
+    let runs = Runs { open: run::count_open(&api.pool, scope, &caller.name).await?, items };
+    let set_aside = status::set_aside(&api.pool, Some(scope)).await?;
+    let unproven: BTreeMap<String, i64> = proof::places(&api.pool, Some(scope)).await?.into_iter().collect();
+    let canaries = canary::summary(&api.pool, Some(tenant.0)).await?;
+    let canaries = Canaries { total: canaries.total, late: canaries.late, slowest_seconds: canaries.slowest_seconds };
+    let content: ContentStore = content::state(&api.pool).await?.into();
     let recovery_age_seconds = proof::unwatched_seconds(&api.pool).await?;
     let sentence = match recovery_age_seconds.filter(|age| *age > RECOVERY_SILENCE_SECONDS) {
         Some(age) if mailboxes.total > 0 => {
             format!("The recovery gateway has been silent for {}: nothing is applied.", duration(age))
         }
+        _ if content.refusing.is_some() => "The recovery site has no room: nothing more is taken in.".to_owned(),
         _ => sentence(!servers.is_empty(), &mailboxes, &link, &lag, set_aside, &unproven),
     };
     let version = env!("CARGO_PKG_VERSION");
@@ -130,17 +192,26 @@ async fn status(State(api): State<Api>, caller: Caller) -> Result<Json<Status>> 
         runs,
         set_aside,
         unproven,
+        canaries,
+        content,
+        traffic: part::traffic(&api.pool, tenant).await?.into(),
         recovery_age_seconds,
     }))
 }
 
-fn link(link: status::Link) -> Link {
-    Link {
+async fn link(api: &Api) -> Result<Link> {
+    let link = status::link(&api.pool).await?;
+    let (bytes_out, bytes_in) = link::sums(api).await?;
+    Ok(Link {
         connected: link.connected(),
         heard_at: link.heard_at,
         age_seconds: link.age_seconds,
         product_version: Some(link.product_version).filter(|version| !version.is_empty()),
-    }
+        second_gateway_at: link.turned_away_at.filter(|at| Utc::now() - *at < NEWS),
+        paths: link::paths(api).await?,
+        bytes_out,
+        bytes_in,
+    })
 }
 
 fn lagged(lagging: &[Lagging]) -> Lagged {

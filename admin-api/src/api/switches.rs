@@ -178,7 +178,7 @@ async fn meant(api: &Api, caller: &Caller, which: &Which) -> Result<Vec<(Mailbox
     }
     let selector =
         Selector { mailboxes: ids.as_deref(), server: which.server.as_deref(), group: which.group.as_deref() };
-    let meant = switch::selected(&api.pool, caller.tenant, &selector).await?;
+    let meant = switch::selected(&api.pool, &caller.scope, &selector).await?;
     if !meant.is_empty() {
         return Ok(meant);
     }
@@ -204,7 +204,7 @@ async fn ask(
         meant.into_iter().map(|(mailbox, address)| (mailbox.0, address)).unzip();
     request["mailbox_ids"] = json!(ids);
     request["addresses"] = json!(addresses);
-    let mut transaction = api.pool.begin().await?;
+    let mut transaction = caller.begin(api, reason).await?;
     switch::lock_requests(&mut transaction).await?;
     if request["dry_run"] != json!(true)
         && let Some(same) = switch::same_run(&mut *transaction, caller.tenant, kind, &request["mailbox_ids"]).await?

@@ -9,11 +9,12 @@ use axum::{
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use understudy_database::token;
+use understudy_database::{scope::Scope, token};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    api::mailboxes::label_problem,
     auth::{Caller, Role},
     cursor::{self, Page},
     error::{ApiError, Kind, Problem, ProblemItem, Result},
@@ -34,6 +35,10 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
 pub(crate) struct Token {
     name: String,
     role: String,
+    /// Only the mailboxes of this group.
+    group: Option<String>,
+    /// Only this mailbox.
+    mailbox: Option<String>,
     created_at: DateTime<Utc>,
     expires_at: Option<DateTime<Utc>>,
     last_used_at: Option<DateTime<Utc>>,
@@ -45,6 +50,8 @@ impl From<token::Token> for Token {
         Self {
             name: token.name,
             role: token.role,
+            group: token.group,
+            mailbox: token.mailbox,
             created_at: token.created_at,
             expires_at: token.expires_at,
             last_used_at: token.last_used_at,
@@ -58,6 +65,10 @@ impl From<token::Token> for Token {
 pub(crate) struct CreatedToken {
     name: String,
     role: String,
+    /// Only the mailboxes of this group.
+    group: Option<String>,
+    /// Only this mailbox.
+    mailbox: Option<String>,
     created_at: DateTime<Utc>,
     expires_at: Option<DateTime<Utc>>,
     last_used_at: Option<DateTime<Utc>>,
@@ -74,6 +85,12 @@ pub(crate) struct NewToken {
     /// What it is for; must be new.
     name: String,
     role: Role,
+    /// Only the mailboxes of this group; for a viewer or an operator.
+    #[serde(default)]
+    group: Option<String>,
+    /// The mailbox of a `user`.
+    #[serde(default)]
+    mailbox: Option<String>,
     /// Never, when left out.
     #[serde(default)]
     expires_at: Option<DateTime<Utc>>,
@@ -103,7 +120,9 @@ async fn create(State(api): State<Api>, caller: Caller, Body(new): Body<NewToken
     check(&new)?;
     let secret = format!("understudy_{}", BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()));
     let digest = token::digest_of(&secret);
-    let created = token::create(&api.pool, caller.tenant, &new.name, new.role.as_str(), new.expires_at, &digest).await;
+    let scope = Scope { tenant: caller.tenant, group: new.group.clone(), mailbox: new.mailbox.clone() };
+    let mut transaction = caller.begin(&api, "").await?;
+    let created = token::create(&mut *transaction, &scope, &new.name, new.role.as_str(), new.expires_at, &digest).await;
     let token = created.map_err(|error| match error.constraint() {
         Some("token_name_unique") => ApiError::new(
             Kind::Conflict,
@@ -112,9 +131,12 @@ async fn create(State(api): State<Api>, caller: Caller, Body(new): Body<NewToken
         ),
         _ => error.into(),
     })?;
+    transaction.commit().await?;
     let body = CreatedToken {
         name: token.name,
         role: token.role,
+        group: token.group,
+        mailbox: token.mailbox,
         created_at: token.created_at,
         expires_at: token.expires_at,
         last_used_at: token.last_used_at,
@@ -135,14 +157,30 @@ fn check(new: &NewToken) -> Result<()> {
     if new.expires_at.is_some_and(|at| at <= Utc::now()) {
         errors.push(ProblemItem::at("/expires_at", "this time has passed already"));
     }
+    errors.extend(narrow_problem(new.role, new.group.as_deref(), new.mailbox.as_deref()));
     if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(errors)) }
+}
+
+/// What is wrong with what narrows a role: a group is for those who look after mailboxes, a mailbox for its user.
+pub(crate) fn narrow_problem(role: Role, group: Option<&str>, mailbox: Option<&str>) -> Option<ProblemItem> {
+    match (role, group, mailbox) {
+        (Role::User, None, Some(address)) if !address.trim().is_empty() => None,
+        (Role::User, Some(_), _) => Some(ProblemItem::at("/group", "a user has one mailbox and no group")),
+        (Role::User, ..) => Some(ProblemItem::at("/mailbox", "name the mailbox of this user")),
+        (_, _, Some(_)) => Some(ProblemItem::at("/mailbox", "only the role `user` is about one mailbox")),
+        (Role::Viewer | Role::Operator, Some(group), None) => label_problem("/group", group),
+        (_, Some(_), None) => Some(ProblemItem::at("/group", "only a viewer or an operator can be limited to a group")),
+        (_, None, None) => None,
+    }
 }
 
 /// Ends a token at once. Safe to repeat.
 #[utoipa::path(delete, path = "/api/v1/tokens/{name}", tag = "tokens", params(("name" = String, Path)),
     responses((status = 204), (status = 404, body = Problem)))]
 async fn revoke(State(api): State<Api>, caller: Caller, Name(name): Name) -> Result<StatusCode> {
-    if token::revoke(&api.pool, caller.tenant, &name).await? {
+    let mut transaction = caller.begin(&api, "").await?;
+    if token::revoke(&mut *transaction, caller.tenant, &name).await? {
+        transaction.commit().await?;
         return Ok(StatusCode::NO_CONTENT);
     }
     Err(ApiError::not_found("token", &name, None, "`understudy token list` names them all"))

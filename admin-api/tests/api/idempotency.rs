@@ -53,3 +53,17 @@ async fn a_secret_is_not_kept_for_the_second_answer() {
     assert!(first.body["token"].is_string() && second.body["token"].is_null());
     assert_eq!(service.number("select count(*) from idempotency where response::text like '%understudy_%'").await, 0);
 }
+
+/// From a digest of a request with a password in it, the password could be guessed.
+#[tokio::test]
+async fn nothing_is_kept_of_a_request_with_a_password() {
+    let service = Service::start().await;
+    let bearer = service.bearer();
+    let headers = [("authorization", bearer.as_str()), ("idempotency-key", "k")];
+    let body = json!({"name": "ann", "role": "viewer", "password": "correct horse battery"});
+    service.ask_with("POST", "/api/v1/users", Some(body.clone()), &headers).await.expect(201);
+    service.ask_with("POST", "/api/v1/users", Some(body), &headers).await.expect(409);
+    let other = json!({"password": "battery horse correct"});
+    service.ask_with("POST", "/api/v1/users/ann/password", Some(other), &headers).await.expect(200);
+    assert_eq!(service.number("select count(*) from idempotency").await, 0);
+}

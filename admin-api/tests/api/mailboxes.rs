@@ -38,6 +38,7 @@ async fn a_mailbox_is_shown_as_every_interface_shows_it() {
             "protected_at": "2026-01-02T03:04:05Z", "swept_at": null,
             "last_transaction_at": "2026-01-02T03:04:06Z", "last_verified_at": null,
             "differences": null, "unproven": null,
+            "traffic": {"message_bytes": 0, "new_bytes": 0, "deduplicated_bytes": 0, "compressed_bytes": 0},
             "detail": {"kind": "unreachable", "reason": "r", "remedy": "m"}
         })
     );

@@ -2,11 +2,16 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that is not as expected")]
 
 mod access;
+mod audit;
+mod billing;
 mod events;
 mod held;
 mod idempotency;
 mod mailboxes;
+mod notifications;
 mod openapi;
+mod people;
+mod policies;
 mod protect;
 mod routes;
 mod runs;
@@ -14,3 +19,4 @@ mod servers;
 mod service;
 mod status;
 mod switches;
+mod tenants;

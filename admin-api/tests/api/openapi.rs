@@ -27,3 +27,16 @@ fn every_operation_has_a_name_of_its_own() {
     names.dedup();
     assert_eq!(names.len(), all, "{names:?}");
 }
+
+/// Programs are made from the document, among them the web's: what it refers to is there.
+#[test]
+fn every_reference_leads_somewhere() {
+    let document = serde_json::to_value(understudy_admin_api::openapi()).unwrap();
+    let text = document.to_string();
+    let references: Vec<&str> =
+        text.split("\"$ref\":\"#").skip(1).map(|rest| rest.split('"').next().unwrap_or_default()).collect();
+    assert!(references.len() > 100, "{}", references.len());
+    for reference in references {
+        assert!(document.pointer(reference).is_some(), "{reference} is nowhere");
+    }
+}

@@ -1,12 +1,13 @@
 //! One admin API on one fresh database, and words to talk to it.
 
-use std::str::FromStr;
+use std::{str::FromStr, time::Duration};
 
 use axum::{
     Router,
-    body::Body,
+    body::{Body, BodyDataStream},
     http::{HeaderMap, Request, StatusCode, header},
 };
+use futures_util::StreamExt;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
@@ -19,6 +20,9 @@ use uuid::Uuid;
 
 /// What nginx shows.
 pub(crate) const NGINX_KEY: &str = "nginx-secret";
+
+/// How long a test waits for an answer that goes on.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running service; its database goes away with it.
 pub(crate) struct Service {
@@ -148,9 +152,52 @@ impl Service {
         sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
     }
 
+    /// One text from the database.
+    pub(crate) async fn text(&self, sql: &'static str) -> String {
+        sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
+    }
+
+    /// Opens an answer that goes on.
+    pub(crate) async fn stream(&self, path: &str, headers: &[(&str, &str)]) -> Stream {
+        let mut request = Request::get(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 200);
+        Stream { body: response.into_body().into_data_stream(), text: String::new() }
+    }
+
     /// Does something to the database that gateways would.
     pub(crate) async fn execute(&self, sql: &'static str) {
         sqlx::raw_sql(sql).execute(&self.pool).await.unwrap();
+    }
+}
+
+/// An answer that goes on.
+pub(crate) struct Stream {
+    body: BodyDataStream,
+    text: String,
+}
+
+impl Stream {
+    /// Everything heard so far, once it is what the test waits for.
+    pub(crate) async fn until(&mut self, enough: impl Fn(&str) -> bool) -> &str {
+        while !enough(&self.text) {
+            assert!(self.more().await, "the stream ended: {}", self.text);
+        }
+        &self.text
+    }
+
+    pub(crate) async fn until_it_ends(mut self) {
+        while self.more().await {}
+    }
+
+    async fn more(&mut self) -> bool {
+        let chunk = tokio::time::timeout(PATIENCE, self.body.next()).await.expect("something within a minute");
+        let Some(chunk) = chunk else { return false };
+        self.text.push_str(std::str::from_utf8(&chunk.unwrap()).unwrap());
+        true
     }
 }
 
@@ -173,7 +220,7 @@ impl Drop for Service {
 
 async fn create_token(pool: &PgPool, name: &str, role: &str) -> String {
     let secret = format!("understudy_{}", Uuid::new_v4().simple());
-    token::create(pool, TenantId(1), name, role, None, &token::digest_of(&secret)).await.unwrap();
+    token::create(pool, &TenantId(1).into(), name, role, None, &token::digest_of(&secret)).await.unwrap();
     secret
 }
 

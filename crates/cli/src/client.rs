@@ -171,6 +171,10 @@ impl Client {
         self.send(Method::PATCH, segments, query, Some(body)).await
     }
 
+    pub(crate) async fn put(&self, segments: &[&str], query: &[(&str, &str)], body: &Value) -> Result<Answer> {
+        self.send(Method::PUT, segments, query, Some(body)).await
+    }
+
     pub(crate) async fn delete(&self, segments: &[&str], query: &[(&str, &str)]) -> Result<Answer> {
         self.send(Method::DELETE, segments, query, None).await
     }

@@ -1,17 +1,25 @@
 //! One file per command, each a client of the REST API like any other, except those that open the roles.
 
+pub(crate) mod audit;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod events;
+pub(crate) mod link;
 pub(crate) mod mailbox;
+mod notices;
+pub(crate) mod policy;
 pub(crate) mod preflight;
+pub(crate) mod report;
 pub(crate) mod roles;
 pub(crate) mod run;
 pub(crate) mod server;
+mod source_metrics;
 pub(crate) mod status;
 pub(crate) mod switch;
 pub(crate) mod token;
 pub(crate) mod up;
+pub(crate) mod user;
+pub(crate) mod witness;
 
 use std::path::PathBuf;
 

@@ -3,8 +3,10 @@
 //! In: `--config`, `UNDERSTUDY_CONFIG` or `/etc/understudy/understudy.toml`; `UNDERSTUDY__…` variables. Out: [`Config`].
 //! Keeps true: what is not understood is refused with its place; `Debug` of a [`Config`] shows no secret.
 
+mod content;
 mod environment;
 mod front_door;
+mod notices;
 mod read;
 mod schema;
 mod server;
@@ -24,6 +26,7 @@ use understudy_protocol::server::Server;
 
 use crate::duration::parse_duration;
 
+pub(crate) use content::{Content, SecretKey};
 pub(crate) use schema::nearest;
 pub(crate) use settings::Problem;
 use settings::{Origin, Settings};
@@ -34,6 +37,11 @@ pub(crate) const SYSTEM_CONFIG: &str = "/etc/understudy/understudy.toml";
 
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const DEFAULT_RECOVERY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
+
+/// What the source gateway keeps of a recovery site that is away, in bytes.
+const DEFAULT_JOURNAL: u64 = 20_000_000_000;
+/// How long a certificate of the link is good; it is renewed after two thirds.
+const DEFAULT_CERTIFICATE_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 
 const DEFAULT_VERIFY: Duration = Duration::from_secs(24 * 3600);
 
@@ -50,11 +58,24 @@ pub(crate) struct Config {
     pub(crate) admin_listen: SocketAddr,
     pub(crate) public_url: Option<String>,
     pub(crate) recovery_listen: SocketAddr,
+    /// Where commands and secrets of hooks lie.
+    pub(crate) hooks: Option<PathBuf>,
+    /// The link is taken in clear text, on this machine.
+    pub(crate) recovery_plaintext: bool,
+    /// Where the source site reaches the recovery gateway, as tokens name it.
+    pub(crate) recovery_public_urls: Option<Vec<String>>,
+    /// The recovery site is reached in clear text, on this machine.
+    pub(crate) source_plaintext: bool,
+    pub(crate) certificate_life: Duration,
     /// None when nothing was said: `up` then uses its own recovery gateway.
     pub(crate) recovery_urls: Option<Vec<String>>,
+    /// How much the source gateway keeps before capturing waits, in bytes.
+    pub(crate) journal_limit: u64,
+    /// Where a source gateway that runs alone shows its metrics; none for nowhere.
+    pub(crate) source_metrics: Option<SocketAddr>,
     /// Capabilities that are not used even where a server offers them.
     pub(crate) capability_mask: Vec<String>,
-    pub(crate) content_dir: PathBuf,
+    pub(crate) content: Content,
     /// How much may be removed from a mailbox before a person is asked.
     pub(crate) brake: BrakeConfig,
     /// How often every mailbox is verified by itself; none for never.
@@ -73,6 +94,8 @@ pub(crate) struct Config {
     pub(crate) nginx_key_file: Option<PathBuf>,
     /// nginx may speak to mail servers without TLS.
     pub(crate) nginx_plaintext: bool,
+    /// By which relays people are told, and which programs.
+    pub(crate) notices: notices::Notices,
     /// Settings that work, but not as one might think.
     pub(crate) notes: Vec<Problem>,
 }
@@ -153,9 +176,19 @@ impl Config {
             admin_listen: listen(settings, "admin.listen", DEFAULT_ADMIN),
             public_url: settings.text("admin.public_url").map(str::to_owned),
             recovery_listen: listen(settings, "recovery.listen", DEFAULT_RECOVERY),
+            hooks: path(settings, "recovery.hooks"),
+            recovery_plaintext: settings.flag("recovery.plaintext"),
+            recovery_public_urls: settings.list("recovery.url").map(<[String]>::to_vec),
+            source_plaintext: settings.flag("source.plaintext"),
+            certificate_life: settings
+                .text("link.certificate_life")
+                .and_then(|text| parse_duration(text).ok())
+                .unwrap_or(DEFAULT_CERTIFICATE_LIFE),
             recovery_urls: settings.list("source.recovery_url").map(<[String]>::to_vec),
+            source_metrics: settings.text("source.metrics_listen").and_then(listen_address),
             capability_mask: settings.list("source.capability_mask").map(<[String]>::to_vec).unwrap_or_default(),
-            content_dir: data_dir.join("content"),
+            content: content::content(settings),
+            journal_limit: settings.text("source.journal_limit").and_then(settings::size).unwrap_or(DEFAULT_JOURNAL),
             brake: brake(settings),
             verify_every: verify_every(settings),
             database: database_url(settings, "database.url"),
@@ -168,12 +201,12 @@ impl Config {
             door_password_file: path(settings, "routes.database_password_file"),
             nginx_key_file: path(settings, "nginx.key_file"),
             nginx_plaintext: settings.flag("nginx.plaintext"),
-            notes: notes(settings),
+            notices: notices::notices(settings),
+            notes: Vec::new(),
             data_dir,
             file,
         };
         check_link(settings, &config);
-        check_content(settings);
         config
     }
 
@@ -201,7 +234,9 @@ impl Config {
             files.extend(door.doveadm.as_ref().map(|(_, key_file)| PathBuf::from(key_file)));
         }
         files.extend(self.door_password_file.clone());
+        files.extend(self.content.secret_files());
         files.extend(self.nginx_key_file.clone());
+        files.extend(self.notices.secret_files());
         files.sort();
         files.dedup();
         files
@@ -286,64 +321,42 @@ fn link_secret(settings: &Settings) -> LinkSecret {
     }
 }
 
-/// The link is not encrypted yet: leaving this machine takes a word of consent.
+/// In clear text the link stays on this machine, and only when asked for.
 fn check_link(settings: &mut Settings, config: &Config) {
-    let why = "is not on this machine, and the link is not encrypted in this version";
-    if !config.recovery_listen.ip().is_loopback() && !settings.flag("recovery.plaintext") {
+    if config.recovery_plaintext && !config.recovery_listen.ip().is_loopback() {
         let origin = settings.origin("recovery.listen").cloned();
         settings.problem(
             origin,
-            format!("\"recovery.listen\" {} {why}", config.recovery_listen),
-            "listen on 127.0.0.1, or set `plaintext = true` under [recovery] if the link runs inside a VPN",
+            format!(
+                "\"recovery.listen\" {} is not on this machine, and the link would be in clear text",
+                config.recovery_listen
+            ),
+            "remove `plaintext` under [recovery] and pair the sites: `understudy link invite` makes the token",
         );
     }
     for written in config.recovery_urls.iter().flatten() {
         let Ok(url) = url::Url::parse(written) else { continue };
-        let origin = settings.origin("source.recovery_url").cloned();
-        if url.scheme() == "https" {
-            let what = format!(
-                "\"source.recovery_url\" {written} asks for encryption, which the link does not have in this version"
-            );
-            settings.problem(
-                origin,
-                what,
-                "write http://, and `plaintext = true` under [source] if it runs inside a VPN",
-            );
-        } else if !on_this_machine(&url) && !settings.flag("source.plaintext") {
-            settings.problem(
-                origin,
-                format!("\"source.recovery_url\" {written} {why}"),
-                "set `plaintext = true` under [source] if the link runs inside a VPN",
-            );
+        let problem = match (url.scheme(), config.source_plaintext) {
+            ("https", true) => Some((
+                "is encrypted, and `plaintext` under [source] asks for clear text",
+                "remove `plaintext`, or write http://",
+            )),
+            ("http", _) if !on_this_machine(&url) => Some((
+                "is not on this machine, and the link would be in clear text",
+                "write https:// and pair the sites: `understudy link join` takes the token",
+            )),
+            ("http", false) => Some((
+                "is in clear text",
+                "write https:// and pair the sites (`understudy link join`); on one machine `plaintext = true` under [source] \
+                 allows clear text",
+            )),
+            _ => None,
+        };
+        if let Some((what, remedy)) = problem {
+            let origin = settings.origin("source.recovery_url").cloned();
+            settings.problem(origin, format!("\"source.recovery_url\" {written} {what}"), remedy);
         }
     }
-}
-
-fn check_content(settings: &mut Settings) {
-    match settings.text("content.store") {
-        None | Some("file") => {}
-        Some(store) => {
-            let what = if store.starts_with("s3://") {
-                "\"content.store\" names an S3 bucket, which this version cannot use".to_owned()
-            } else {
-                format!("\"content.store\" cannot be \"{store}\"")
-            };
-            let origin = settings.origin("content.store").cloned();
-            settings.problem(origin, what, "write \"file\": contents then lie under data_dir");
-        }
-    }
-}
-
-fn notes(settings: &Settings) -> Vec<Problem> {
-    let mut notes = Vec::new();
-    if let Some(origin) = settings.origin("smtp.relays") {
-        notes.push(Problem {
-            origin: Some(origin.clone()),
-            what: "\"smtp.relays\" is kept, but this version sends no notifications".into(),
-            remedy: "nothing to do".into(),
-        });
-    }
-    notes
 }
 
 /// Whether a URL points at this machine itself.

@@ -15,7 +15,10 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use commands::roles::{Alone, RoleArguments};
-use commands::{Context, completions, events, mailbox, preflight, roles, run, server, status, switch, token, up};
+use commands::{
+    Context, completions, events, link, mailbox, policy, preflight, report, roles, run, server, status, switch, token,
+    up, witness,
+};
 use failure::{Exit, Failure, Result};
 
 /// Mail continuity, one mailbox at a time: a live and exact copy of each protected mailbox on a standby server
@@ -64,12 +67,34 @@ enum Command {
     Switchback(switch::Switchback),
     Status(status::StatusCommand),
     Events(events::Events),
+    /// The line between the two sites: pairing, limits, bytes
+    #[command(subcommand)]
+    Link(link::LinkCommand),
     /// Pieces of work that somebody asked for
     #[command(subcommand)]
     Run(run::RunCommand),
+    /// Accounts of people
+    #[command(subcommand)]
+    User(commands::user::UserCommand),
+    /// Who did what, and whether the record is whole
+    #[command(subcommand)]
+    Audit(commands::audit::AuditCommand),
     /// API tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Usage in money, and how well mailboxes were kept in step
+    #[command(subcommand)]
+    Report(report::ReportCommand),
+    /// What protection costs
+    #[command(subcommand)]
+    Prices(report::PricesCommand),
+    /// Months as they are billed
+    #[command(subcommand)]
+    Invoice(report::InvoiceCommand),
+    /// How mailboxes are treated
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    Witness(witness::Witness),
     Preflight(preflight::Preflight),
     /// The configuration
     #[command(subcommand)]
@@ -135,8 +160,20 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         }
         Command::Status(command) => status::run(command, &context).await.map_err(|no| no.cannot("show the status")),
         Command::Events(command) => events::run(command, &context).await.map_err(|no| no.cannot("follow the events")),
+        Command::Link(command) => link::run(command, &context).await.map_err(|no| no.cannot(command.act())),
         Command::Run(command) => run::run(command, &context).await.map_err(|no| no.cannot(command.act())),
+        Command::User(command) => commands::user::run(command, &context).await.map_err(|no| no.cannot(command.act())),
+        Command::Audit(command) => commands::audit::run(command, &context).await.map_err(|no| no.cannot(command.act())),
         Command::Token(command) => token::run(command, &context).await.map_err(|no| no.cannot(command.act())),
+        Command::Report(command) => report::run(command, &context).await.map_err(|no| no.cannot("make the report")),
+        Command::Prices(command) => {
+            report::prices(command, &context).await.map_err(|no| no.cannot("work on the prices"))
+        }
+        Command::Invoice(command) => {
+            report::invoice(command, &context).await.map_err(|no| no.cannot("work on the invoices"))
+        }
+        Command::Policy(command) => policy::run(command, &context).await.map_err(|no| no.cannot(command.act())),
+        Command::Witness(command) => witness::run(command, &context).await.map_err(|no| no.cannot("be a witness")),
         Command::Preflight(command) => preflight::run(command, &context).await,
         Command::Config(command) => commands::config::run(command, &context),
         Command::Completions(command) => completions::run(command, Cli::command()),

@@ -3,6 +3,7 @@
 //!
 //! Keeps true: nothing is started before the lock is held; the database stops after the last role.
 
+mod content;
 mod data_dir;
 mod database;
 mod listener;
@@ -10,6 +11,7 @@ mod secret;
 mod signals;
 mod supervisor;
 
+pub(crate) use content::content_config;
 pub(crate) use data_dir::{DataDir, create as create_data_dir};
 pub(crate) use database::{Database, cluster_config, cluster_failure};
 pub(crate) use listener::{Door, web_address};

@@ -124,6 +124,8 @@ fn the_front_doors_shown_are_those_that_the_tests_run() {
 #[test]
 fn every_command_shown_is_understood() {
     let dir = tempfile::tempdir().unwrap();
+    let joining = ["link", "join"].map(str::to_owned);
+    let mut wrong: Vec<String> = Vec::new();
     let mut understood = 0;
     for (path, text) in documents() {
         for (line, block) in blocks(&text, "sh") {
@@ -131,29 +133,29 @@ fn every_command_shown_is_understood() {
                 let Some(arguments) = command.trim().strip_prefix("understudy ") else { continue };
                 let arguments = words(arguments);
                 let verb = arguments.iter().find(|word| !word.starts_with('-') && !word.ends_with(".toml"));
-                if verb.is_some_and(|verb| NOT_RUN.contains(&verb.as_str())) {
+                // A token is made when it is asked for: none can be shown (`tests/tests/pairing.rs`).
+                if verb.is_some_and(|verb| NOT_RUN.contains(&verb.as_str())) || arguments.starts_with(&joining) {
                     continue;
                 }
                 let output = understudy(dir.path(), &arguments);
-                let said = String::from_utf8_lossy(&output.stderr);
                 // 2 would be wrong usage; nothing runs that could answer, so 1 is right.
-                assert_eq!(
-                    output.status.code(),
-                    Some(1),
-                    "{}:{line}: understudy {arguments:?}: {said}",
-                    path.display()
-                );
+                if output.status.code() != Some(1) {
+                    let said = String::from_utf8_lossy(&output.stderr);
+                    wrong.push(format!("{}:{line}: understudy {arguments:?}: {said}", path.display()));
+                }
                 understood += 1;
             }
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(understood >= 8, "only {understood} commands were found");
 }
 
-/// A command line as a shell splits it, as far as the documents go: quotes, no expansion.
+/// A command line as a shell splits it, as far as the documents go: quotes, comments, no expansion.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
-    for (index, part) in line.split('"').enumerate() {
+    let command = line.split_once(" # ").map_or(line, |(command, _)| command);
+    for (index, part) in command.split('"').enumerate() {
         if index % 2 == 1 {
             words.push(part.to_owned());
         } else {
@@ -202,6 +204,7 @@ fn every_test_that_a_document_names_exists() {
         checkout().join("tests/tests"),
         checkout().join("crates"),
         checkout().join("gateway-recovery"),
+        checkout().join("gateway-source"),
         checkout().join("admin-api"),
     ];
     while let Some(folder) = folders.pop() {

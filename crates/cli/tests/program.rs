@@ -186,7 +186,11 @@ fn an_address_that_does_not_answer_is_named() {
 #[test]
 fn a_role_alone_is_refused_without_what_it_needs() {
     let dir = tempfile::tempdir().unwrap();
-    for (role, needs) in [("admin", "[database] url"), ("source", "recovery_url"), ("recovery", "secret_file")] {
+    // In clear text only.
+    let clear = understudy_with(dir.path(), &["recovery"], &[("UNDERSTUDY__RECOVERY__PLAINTEXT", "true")]);
+    assert_eq!(clear.status.code(), Some(2), "{}", stderr(&clear));
+    assert!(stderr(&clear).contains("secret_file"), "{}", stderr(&clear));
+    for (role, needs) in [("admin", "[database] url"), ("source", "understudy link join")] {
         let output = understudy(dir.path(), &[role]);
         assert_eq!(output.status.code(), Some(2), "{role}: {}", stderr(&output));
         assert!(stderr(&output).contains(needs), "{role}: {}", stderr(&output));

@@ -40,6 +40,11 @@ pub(crate) fn content_ref(digest: &[u8], size: i64) -> Result<ContentRef> {
 }
 
 /// A digest from its column.
+/// Empty while it is not known.
+pub(crate) fn maybe_digest(column: &[u8]) -> Result<Digest> {
+    if column.is_empty() { Ok(Digest::default()) } else { digest(column) }
+}
+
 pub(crate) fn digest(column: &[u8]) -> Result<Digest> {
     Digest::try_from(column).map_err(|e| Error::unreadable("digest", e))
 }

@@ -164,6 +164,22 @@ pub async fn give_up(db: &mut PgConnection, mailbox: MailboxId, folder: FolderId
     refresh(db, mailbox).await
 }
 
+/// The user came home: where messages have other UIDs there than on the standby, that folder lost continuity. However lately it was
+/// rebuilt, it is again.
+pub async fn came_home(db: &mut PgConnection, mailbox: MailboxId) -> Result<()> {
+    sqlx::query!(
+        "update mirror_folder f set continuity = 'lost', rebuild_tries = 0, rebuilt_at = null,
+             continuity_reason = 'the user worked on the standby, and what came home has other UIDs on the primary'
+         where mailbox_id = $1 and selectable and continuity in ('kept', 'lost')
+           and exists (select from mirror_message a where a.mailbox_id = f.mailbox_id and a.folder_id = f.folder_id
+                         and a.standby_uid <> a.uid)",
+        mailbox.0,
+    )
+    .execute(&mut *db)
+    .await?;
+    refresh(db, mailbox).await
+}
+
 /// Has every message of a folder that is on the standby the UID there that it has on the primary?
 pub async fn has_same_uids(db: impl PgExecutor<'_>, mailbox: MailboxId, folder: FolderId) -> Result<bool> {
     let same = sqlx::query_scalar!(

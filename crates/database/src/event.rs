@@ -9,7 +9,7 @@ use sqlx::PgExecutor;
 use understudy_protocol::{MailboxId, TenantId};
 use uuid::Uuid;
 
-use crate::Result;
+use crate::{Result, scope::Scope};
 
 /// The NOTIFY channel whose payload is an `event_id`.
 pub const CHANNEL: &str = "understudy_event";
@@ -22,6 +22,7 @@ pub struct Event {
     pub kind: String,
     pub mailbox_id: Option<i64>,
     pub address: Option<String>,
+    pub group: Option<String>,
     pub primary: Option<String>,
     pub run_id: Option<Uuid>,
     pub detail: Value,
@@ -91,7 +92,7 @@ pub async fn newest(executor: impl PgExecutor<'_>) -> Result<i64> {
 pub async fn after(executor: impl PgExecutor<'_>, after: i64, limit: i64) -> Result<Vec<Event>> {
     let events = sqlx::query_as!(
         Event,
-        r#"select e.event_id, e.tenant_id, e.kind, e.mailbox_id, m.address as "address?", p.name as "primary?", e.run_id,
+        r#"select e.event_id, e.tenant_id, e.kind, e.mailbox_id, m.address as "address?", m.group_name as "group?", p.name as "primary?", e.run_id,
                   e.detail, e.created_at
            from event e
            left join mailbox m on m.mailbox_id = e.mailbox_id
@@ -116,11 +117,11 @@ pub struct Past<'a> {
     pub limit: i64,
 }
 
-/// A tenant's events, newest first.
-pub async fn past(executor: impl PgExecutor<'_>, tenant: TenantId, past: &Past<'_>) -> Result<Vec<Event>> {
+/// The events of a scope, newest first. A narrow one has only those of its mailboxes.
+pub async fn past(executor: impl PgExecutor<'_>, scope: &Scope, past: &Past<'_>) -> Result<Vec<Event>> {
     let events = sqlx::query_as!(
         Event,
-        r#"select e.event_id, e.tenant_id, e.kind, e.mailbox_id, m.address as "address?", p.name as "primary?", e.run_id,
+        r#"select e.event_id, e.tenant_id, e.kind, e.mailbox_id, m.address as "address?", m.group_name as "group?", p.name as "primary?", e.run_id,
                   e.detail, e.created_at
            from event e
            left join mailbox m on m.mailbox_id = e.mailbox_id
@@ -130,14 +131,17 @@ pub async fn past(executor: impl PgExecutor<'_>, tenant: TenantId, past: &Past<'
              and ($3::uuid is null or e.run_id = $3)
              and ($4::text is null or e.kind = $4)
              and ($5::bigint is null or e.event_id < $5)
+             and ($7::text is null or m.group_name = $7) and ($8::text is null or lower(m.address) = lower($8))
            order by e.event_id desc
            limit $6"#,
-        tenant.0,
+        scope.tenant.0,
         past.mailbox.map(|mailbox| mailbox.0),
         past.run,
         past.kind,
         past.before,
-        past.limit
+        past.limit,
+        scope.group.as_deref(),
+        scope.mailbox.as_deref()
     );
     Ok(events.fetch_all(executor).await?)
 }

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgExecutor, types::Json};
 use understudy_protocol::{
-    Direction, Epoch, FolderId, MailboxId, Seq, TenantId, Transaction, Uid, UidValidity, codec, messages::Trouble,
-    server::Server,
+    Digest, Direction, Epoch, FolderId, MailboxId, Seq, TenantId, Transaction, Uid, UidValidity, codec,
+    messages::Trouble, server::Server,
 };
 
 use crate::{Error, Result, columns};
@@ -21,38 +21,63 @@ pub struct Numbers {
     pub epoch: Epoch,
     pub received: Seq,
     pub applied: Seq,
+    /// Of the transaction last received; the default where it is not known.
+    pub digest: Digest,
 }
 
 /// The numbers of a protected mailbox.
 pub async fn numbers(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Option<Numbers>> {
     let row = sqlx::query!(
-        "select tenant_id, epoch, received_seq, applied_seq from mailbox
+        "select tenant_id, epoch, received_seq, applied_seq, received_digest from mailbox
          where mailbox_id = $1 and unprotected_at is null",
         mailbox.0,
     )
     .fetch_optional(db)
     .await?;
-    Ok(row.map(|row| Numbers {
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(Numbers {
         tenant: TenantId(row.tenant_id),
         epoch: Epoch(row.epoch),
         received: Seq(row.received_seq),
         applied: Seq(row.applied_seq),
+        digest: columns::maybe_digest(&row.received_digest)?,
     }))
 }
 
 /// The numbers of a protected mailbox, which nobody else changes until this SQL transaction ends.
 pub async fn lock(db: &mut PgConnection, mailbox: MailboxId) -> Result<Option<Numbers>> {
-    sqlx::query!("select mailbox_id from mailbox where mailbox_id = $1 for no key update", mailbox.0)
-        .fetch_optional(&mut *db)
-        .await?;
-    numbers(db, mailbox).await
+    let row = sqlx::query!(
+        "select tenant_id, epoch, received_seq, applied_seq, received_digest from mailbox
+         where mailbox_id = $1 and unprotected_at is null for no key update",
+        mailbox.0,
+    )
+    .fetch_optional(db)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(Numbers {
+        tenant: TenantId(row.tenant_id),
+        epoch: Epoch(row.epoch),
+        received: Seq(row.received_seq),
+        applied: Seq(row.applied_seq),
+        digest: columns::maybe_digest(&row.received_digest)?,
+    }))
 }
 
-/// Writes the transaction that follows the last received one. The caller holds the [`lock`] and has looked.
-pub async fn receive(db: &mut PgConnection, transaction: &Transaction, content_bytes: u64) -> Result<()> {
+/// Writes the transaction that follows the last received one; `digest` is of its octets as they came. The caller holds the
+/// [`lock`] and has looked.
+pub async fn receive(
+    db: &mut PgConnection,
+    transaction: &Transaction,
+    digest: Digest,
+    content_bytes: u64,
+) -> Result<()> {
     let body = codec::encode(transaction).map_err(|e| Error::unreadable("transaction", e))?;
     sqlx::query!(
-        "insert into transaction (mailbox_id, direction, seq, epoch, seed, body, changes, content_bytes, captured_at)
+        "with moved as (
+             update mailbox set received_seq = $3, captured_seq = greatest(captured_seq, $3),
+                    last_transaction_at = now(), received_digest = $10
+             where mailbox_id = $1)
+         insert into transaction (mailbox_id, direction, seq, epoch, seed, body, changes, content_bytes, captured_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         transaction.mailbox.0,
         direction_column(transaction.direction),
@@ -63,14 +88,7 @@ pub async fn receive(db: &mut PgConnection, transaction: &Transaction, content_b
         i32::try_from(transaction.changes.len()).unwrap_or(i32::MAX),
         columns::size(content_bytes),
         transaction.captured_at,
-    )
-    .execute(&mut *db)
-    .await?;
-    sqlx::query!(
-        "update mailbox set received_seq = $2, captured_seq = greatest(captured_seq, $2), last_transaction_at = now()
-         where mailbox_id = $1",
-        transaction.mailbox.0,
-        transaction.seq.0,
+        &digest.0,
     )
     .execute(db)
     .await?;
@@ -157,16 +175,20 @@ pub async fn target(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Optio
     }))
 }
 
-/// The first transaction received and not applied, if there is one.
-pub async fn next_received(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Option<Transaction>> {
-    let body = sqlx::query_scalar!(
-        "select body from transaction
-         where mailbox_id = $1 and direction = 'outbound' and applied_at is null order by seq limit 1",
+/// The first transaction received and not applied, if there is one; and whether it may not be applied now.
+pub async fn next_received(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Option<(Transaction, bool)>> {
+    let row = sqlx::query!(
+        r#"select t.body,
+                  (m.unprotected_at is not null or m.paused or m.phase in ('on_standby', 'switching_back')) as "stopped!"
+           from transaction t join mailbox m using (mailbox_id)
+           where t.mailbox_id = $1 and t.direction = 'outbound' and t.applied_at is null order by t.seq limit 1"#,
         mailbox.0,
     )
     .fetch_optional(db)
     .await?;
-    body.map(|body| codec::decode(&body).map_err(|e| Error::unreadable("transaction", e))).transpose()
+    let Some(row) = row else { return Ok(None) };
+    let transaction = codec::decode(&row.body).map_err(|e| Error::unreadable("transaction", e))?;
+    Ok(Some((transaction, row.stopped)))
 }
 
 /// Transactions before this one, the newest first, at most `count`.
@@ -239,18 +261,20 @@ pub async fn settle(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<()> {
 /// Marks a transaction applied, in the SQL transaction that records the mirror it led to. Answers whether the first
 /// full copy ended with it.
 pub async fn complete(db: &mut PgConnection, mailbox: MailboxId, seq: Seq) -> Result<bool> {
-    sqlx::query!(
-        "update transaction set applied_at = now() where mailbox_id = $1 and direction = 'outbound' and seq = $2",
+    let due = sqlx::query_scalar!(
+        r#"with settled as (
+               delete from intent where mailbox_id = $1),
+           applied as (
+               update transaction set applied_at = now()
+               where mailbox_id = $1 and direction = 'outbound' and seq = $2)
+           update mailbox set applied_seq = $2, standby_trouble = null where mailbox_id = $1
+           returning (phase = 'seeding' and coalesce(seeded_seq <= applied_seq, false)) as "due!""#,
         mailbox.0,
         seq.0,
     )
-    .execute(&mut *db)
+    .fetch_optional(&mut *db)
     .await?;
-    sqlx::query!("update mailbox set applied_seq = $2, standby_trouble = null where mailbox_id = $1", mailbox.0, seq.0)
-        .execute(&mut *db)
-        .await?;
-    settle(&mut *db, mailbox).await?;
-    finish_seeding(db, mailbox).await
+    if due == Some(true) { finish_seeding(db, mailbox).await } else { Ok(false) }
 }
 
 /// The mailbox is mirrored once everything that was there at first is applied. Answers whether that just came true.

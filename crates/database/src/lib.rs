@@ -3,7 +3,11 @@
 //! Functions take `impl PgExecutor<'_>` or `&mut PgConnection`, so that callers compose a transaction.
 //! Not here: what the values mean (`protocol`), deciding anything (`replication`, the roles).
 
+pub mod account;
+pub mod audit;
+pub mod billing;
 pub mod brake;
+pub mod canary;
 pub mod cluster;
 mod columns;
 pub mod content;
@@ -11,18 +15,27 @@ pub mod continuity;
 pub mod error;
 pub mod event;
 pub mod front_door;
+pub mod health;
 pub mod idempotency;
 pub mod journal;
+pub mod line;
 pub mod link;
 pub mod mailbox;
 pub mod mirror;
+pub mod notice;
+pub mod pairing;
+pub mod part;
+pub mod policy;
 pub mod proof;
 pub mod route;
 pub mod run;
+pub mod scope;
 pub mod server;
+pub mod session;
 pub mod source;
 pub mod status;
 pub mod switch;
+pub mod tenant;
 pub mod token;
 
 use std::time::Duration;

@@ -45,26 +45,31 @@ pub async fn assignments(db: impl PgExecutor<'_>) -> Result<Vec<Assignment>> {
         r#"select m.mailbox_id, m.tenant_id, m.address, s.name as server, m.epoch,
                   -- Where the user works on the standby, the primary is read by whoever brings the user home.
                   m.paused or m.phase in ('on_standby', 'switching_back') as "paused!", m.attempt, m.received_seq,
-                  m.applied_seq
+                  m.applied_seq, m.received_digest,
+                  coalesce((p.document ->> 'priority')::numeric::int, m.priority) as "priority!"
            from mailbox m join server s on s.server_id = m.primary_server_id
+           left join policy p on p.tenant_id = m.tenant_id and p.name = m.policy
            where m.unprotected_at is null order by m.mailbox_id"#
     )
     .fetch_all(db)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Assignment {
-            mailbox: MailboxId(row.mailbox_id),
-            tenant: TenantId(row.tenant_id),
-            address: row.address,
-            server: row.server,
-            epoch: Epoch(row.epoch),
-            paused: row.paused,
-            attempt: row.attempt,
-            received: Seq(row.received_seq),
-            applied: Seq(row.applied_seq),
+    rows.into_iter()
+        .map(|row| {
+            Ok(Assignment {
+                mailbox: MailboxId(row.mailbox_id),
+                tenant: TenantId(row.tenant_id),
+                address: row.address,
+                server: row.server,
+                priority: row.priority,
+                epoch: Epoch(row.epoch),
+                paused: row.paused,
+                attempt: row.attempt,
+                received: Seq(row.received_seq),
+                applied: Seq(row.applied_seq),
+                digest: columns::maybe_digest(&row.received_digest)?,
+            })
         })
-        .collect())
+        .collect()
 }
 
 /// What came of a greeting.
@@ -97,6 +102,7 @@ pub async fn greeted(db: impl PgExecutor<'_>, hello: &Hello, silence: Duration) 
                product_version = case when taken then product_version else $3 end,
                hello_at = case when taken then hello_at else now() end,
                heard_at = case when taken then heard_at else now() end,
+               turned_away_at = case when taken then now() else turned_away_at end,
                refused_installation = case when taken then $2 when refused_installation = $2 then null
                                            else refused_installation end,
                refused_at = case when taken and news then now() when refused_installation = $2 and not taken then null
@@ -143,6 +149,10 @@ pub async fn unreadable_of(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Resul
 
 /// Replaces what is known of the messages that a primary cannot give.
 pub async fn unreadable(db: &mut PgConnection, mailbox: MailboxId, messages: &[Unreadable]) -> Result<()> {
+    if messages.is_empty() {
+        sqlx::query!("delete from mailbox_unreadable where mailbox_id = $1", mailbox.0).execute(db).await?;
+        return Ok(());
+    }
     let folders: Vec<i32> = messages.iter().map(|message| message.folder.0).collect();
     let paths: Vec<Json<&FolderPath>> = messages.iter().map(|message| Json(&message.path)).collect();
     let uids: Vec<i64> = messages.iter().map(|message| i64::from(message.uid.0)).collect();

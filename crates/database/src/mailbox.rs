@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sqlx::{PgConnection, PgExecutor, types::Json};
 use understudy_protocol::{FolderPath, MailboxId, TenantId};
 
-use crate::{Result, event, link};
+use crate::{Result, event, link, scope::Scope};
 
 /// A mailbox as every interface shows it.
 #[derive(Clone, Debug)]
@@ -53,6 +53,8 @@ pub struct Mailbox {
     pub held_at: Option<DateTime<Utc>>,
     /// Where the pipeline has not proven itself: {kind, place, reason, remedy, since}.
     pub unproven: Option<Value>,
+    /// What its messages came to on the link: `{message_bytes, new_bytes, deduplicated_bytes, compressed_bytes}`.
+    pub traffic: Option<Value>,
     pub created_at: DateTime<Utc>,
     /// A `protocol::messages::Trouble`.
     pub trouble: Option<Value>,
@@ -153,6 +155,7 @@ macro_rules! select_mailboxes {
                       + (select count(*) from mailbox_unreadable u where u.mailbox_id = m.mailbox_id) as "set_aside!",
                       m.swept_at, m.last_transaction_at, m.last_verified_at, m.created_at as "created_at!",
                       m.differences, m.held_at, m.unproven,
+                      (select to_jsonb(c) from mailbox_traffic c where c.mailbox_id = m.mailbox_id) as traffic,
                       case when m.held then m.held_detail
                       when coalesce((m.standby_trouble ->> 'fault')::boolean, false)
                             and not coalesce((m.source_trouble ->> 'fault')::boolean, false) then m.standby_trouble
@@ -174,8 +177,8 @@ pub async fn get(executor: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Op
     Ok(select_mailboxes!("m.mailbox_id = $1", mailbox.0).fetch_optional(executor).await?)
 }
 
-/// The tenant's protected mailboxes, by address and primary.
-pub async fn list(executor: impl PgExecutor<'_>, tenant: TenantId, filter: &Filter<'_>) -> Result<Vec<Mailbox>> {
+/// The protected mailboxes of a scope, by address and primary.
+pub async fn list(executor: impl PgExecutor<'_>, scope: &Scope, filter: &Filter<'_>) -> Result<Vec<Mailbox>> {
     let (after_address, after_primary) = filter.after.unzip();
     let mailboxes = select_mailboxes!(
         "m.tenant_id = $1
@@ -184,16 +187,19 @@ pub async fn list(executor: impl PgExecutor<'_>, tenant: TenantId, filter: &Filt
          and ($4::text is null or m.group_name = $4)
          and ($5::text is null or position(lower($5) in lower(m.address)) > 0)
          and ($6::text is null or (m.address, p.name) > ($6, $7::text))
+         and ($9::text is null or m.group_name = $9) and ($10::text is null or lower(m.address) = lower($10))
          order by m.address, p.name
          limit $8",
-        tenant.0,
+        scope.tenant.0,
         filter.state,
         filter.server,
         filter.group,
         filter.part,
         after_address,
         after_primary,
-        filter.limit
+        filter.limit,
+        scope.group.as_deref(),
+        scope.mailbox.as_deref()
     );
     Ok(mailboxes.fetch_all(executor).await?)
 }
@@ -201,7 +207,7 @@ pub async fn list(executor: impl PgExecutor<'_>, tenant: TenantId, filter: &Filt
 /// The mailboxes that these addresses may mean: spelled the same but for case, on any primary or on the one named.
 pub async fn matching(
     executor: impl PgExecutor<'_>,
-    tenant: TenantId,
+    scope: &Scope,
     addresses: &[String],
     primary: Option<&str>,
 ) -> Result<Vec<Match>> {
@@ -210,11 +216,14 @@ pub async fn matching(
            from unnest($2::text[]) with ordinality as asked (address, index)
            join mailbox m on lower(m.address) = lower(asked.address) and m.tenant_id = $1 and m.unprotected_at is null
            join server p on p.server_id = m.primary_server_id
-           where $3::text is null or p.name = $3
+           where ($3::text is null or p.name = $3)
+             and ($4::text is null or m.group_name = $4) and ($5::text is null or lower(m.address) = lower($5))
            order by asked.index, m.address, p.name"#,
-        tenant.0,
+        scope.tenant.0,
         addresses,
-        primary
+        primary,
+        scope.group.as_deref(),
+        scope.mailbox.as_deref()
     );
     let rows = rows.fetch_all(executor).await?;
     Ok(rows
@@ -228,12 +237,15 @@ pub async fn matching(
         .collect())
 }
 
-/// Number and address of every protected mailbox of the tenant.
-pub async fn all(executor: impl PgExecutor<'_>, tenant: TenantId) -> Result<Vec<(MailboxId, String)>> {
+/// Number and address of every protected mailbox of a scope.
+pub async fn all(executor: impl PgExecutor<'_>, scope: &Scope) -> Result<Vec<(MailboxId, String)>> {
     let rows = sqlx::query!(
-        "select mailbox_id, address from mailbox where tenant_id = $1 and unprotected_at is null
+        "select mailbox_id, address from mailbox m where tenant_id = $1 and unprotected_at is null
+           and ($2::text is null or m.group_name = $2) and ($3::text is null or lower(m.address) = lower($3))
          order by address, mailbox_id",
-        tenant.0
+        scope.tenant.0,
+        scope.group.as_deref(),
+        scope.mailbox.as_deref()
     );
     Ok(rows.fetch_all(executor).await?.into_iter().map(|row| (MailboxId(row.mailbox_id), row.address)).collect())
 }

@@ -247,13 +247,21 @@ pub async fn forget_strays(db: impl PgExecutor<'_>, mailbox: MailboxId, folder: 
     Ok(())
 }
 
-/// Messages the standby refused, in the order in which they came; at most `count`.
-pub async fn refused(db: impl PgExecutor<'_>, mailbox: MailboxId, count: i64) -> Result<Vec<MirrorMessage>> {
+/// Messages the standby refused after this one, in order of folder and UID; at most `count`.
+pub async fn refused(
+    db: impl PgExecutor<'_>,
+    mailbox: MailboxId,
+    after: (FolderId, Uid),
+    count: i64,
+) -> Result<Vec<MirrorMessage>> {
     let rows = sqlx::query!(
         "select folder_id, uid, digest, size, flags, internal_date, set_aside, set_aside_reason
-         from mirror_message where mailbox_id = $1 and set_aside = 'refused' order by folder_id, uid limit $2",
+         from mirror_message where mailbox_id = $1 and set_aside = 'refused' and (folder_id, uid) > ($3, $4)
+         order by folder_id, uid limit $2",
         mailbox.0,
         count,
+        after.0.0,
+        i64::from(after.1.0),
     )
     .fetch_all(db)
     .await?;
@@ -312,6 +320,15 @@ fn set_aside(kind: Option<String>, reason: String) -> Option<SetAside> {
     }
 }
 
+/// Has the standby messages that no transaction put there, in any folder?
+pub async fn has_strays(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<bool> {
+    let has =
+        sqlx::query_scalar!(r#"select exists (select from mirror_stray where mailbox_id = $1) as "has!""#, mailbox.0,)
+            .fetch_one(db)
+            .await?;
+    Ok(has)
+}
+
 /// The strays of one folder.
 pub async fn strays(db: impl PgExecutor<'_>, mailbox: MailboxId, folder: FolderId) -> Result<Vec<Stray>> {
     let rows = sqlx::query!(
@@ -357,9 +374,7 @@ pub async fn mapped_standby_uids(
 
 /// Writes what applying changed.
 pub async fn record(db: &mut PgConnection, mailbox: MailboxId, effects: &Effects) -> Result<()> {
-    for folder in effects.folders.values() {
-        put_folder(&mut *db, mailbox, folder).await?;
-    }
+    put_folders(&mut *db, mailbox, &effects.folders).await?;
     put_strays(&mut *db, mailbox, &effects.strays).await?;
     put_messages(&mut *db, mailbox, &effects.added).await?;
     for (folder, uids, flags) in &effects.flags {
@@ -384,21 +399,46 @@ pub async fn record(db: &mut PgConnection, mailbox: MailboxId, effects: &Effects
             .execute(&mut *db)
             .await?;
     }
-    for (path, subscribed) in &effects.subscriptions {
-        set_subscription(&mut *db, mailbox, path, *subscribed).await?;
-    }
+    set_subscriptions(&mut *db, mailbox, &effects.subscriptions).await?;
     if !effects.continuity.is_empty() || !deleted.is_empty() {
         continuity::refresh(&mut *db, mailbox).await?;
     }
     Ok(())
 }
 
-async fn put_folder(db: &mut PgConnection, mailbox: MailboxId, folder: &MirrorFolder) -> Result<()> {
+async fn put_folders(
+    db: &mut PgConnection,
+    mailbox: MailboxId,
+    folders: &BTreeMap<FolderId, MirrorFolder>,
+) -> Result<()> {
+    if folders.is_empty() {
+        return Ok(());
+    }
+    let each = || folders.values();
+    let ids: Vec<i32> = each().map(|folder| folder.folder.0).collect();
+    let paths: Vec<Json<&FolderPath>> = each().map(|folder| Json(&folder.path)).collect();
+    let validities: Vec<i64> = each().map(|folder| i64::from(folder.position.uid_validity.0)).collect();
+    let uses: Vec<Json<&[String]>> = each().map(|folder| Json(folder.special_use.as_slice())).collect();
+    let selectable: Vec<bool> = each().map(|folder| folder.selectable).collect();
+    let mod_seqs: Vec<i64> = each().map(|folder| columns::mod_seq(folder.position.mod_seq)).collect();
+    let nexts: Vec<i64> = each().map(|folder| i64::from(folder.position.uid_next.0)).collect();
+    let names: Vec<String> = each().map(|folder| folder.standby_name.clone()).collect();
+    let standby_validities: Vec<i64> = each().map(|folder| i64::from(folder.standby_uid_validity.0)).collect();
+    let standby_nexts: Vec<i64> = each().map(|folder| i64::from(folder.standby_uid_next.0)).collect();
+    let standby_mod_seqs: Vec<i64> = each().map(|folder| columns::mod_seq(folder.standby_mod_seq)).collect();
+    let continuities: Vec<String> = each().map(|folder| folder.continuity.column().to_owned()).collect();
+    let reasons: Vec<String> = each().map(|folder| folder.continuity.reason().to_owned()).collect();
     sqlx::query!(
         "insert into mirror_folder (mailbox_id, folder_id, path, uid_validity, special_use, selectable, position_mod_seq,
                                     position_uid_next, standby_name, standby_uid_validity, standby_uid_next,
                                     standby_mod_seq, continuity, continuity_reason)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+         select $1, f.folder_id, f.path, f.uid_validity, array(select jsonb_array_elements_text(f.special_use)),
+                f.selectable, f.mod_seq, f.uid_next, f.standby_name, f.standby_uid_validity, f.standby_uid_next,
+                f.standby_mod_seq, f.continuity, f.reason
+         from unnest($2::int[], $3::jsonb[], $4::bigint[], $5::jsonb[], $6::bool[], $7::bigint[], $8::bigint[],
+                     $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], $13::text[], $14::text[])
+              as f (folder_id, path, uid_validity, special_use, selectable, mod_seq, uid_next, standby_name,
+                    standby_uid_validity, standby_uid_next, standby_mod_seq, continuity, reason)
          on conflict (mailbox_id, folder_id) do update set path = excluded.path, uid_validity = excluded.uid_validity,
              special_use = excluded.special_use, selectable = excluded.selectable,
              position_mod_seq = excluded.position_mod_seq, position_uid_next = excluded.position_uid_next,
@@ -406,19 +446,19 @@ async fn put_folder(db: &mut PgConnection, mailbox: MailboxId, folder: &MirrorFo
              standby_uid_next = excluded.standby_uid_next, standby_mod_seq = excluded.standby_mod_seq,
              continuity = excluded.continuity, continuity_reason = excluded.continuity_reason",
         mailbox.0,
-        folder.folder.0,
-        Json(&folder.path) as Json<&FolderPath>,
-        i64::from(folder.position.uid_validity.0),
-        &folder.special_use,
-        folder.selectable,
-        columns::mod_seq(folder.position.mod_seq),
-        i64::from(folder.position.uid_next.0),
-        folder.standby_name,
-        i64::from(folder.standby_uid_validity.0),
-        i64::from(folder.standby_uid_next.0),
-        columns::mod_seq(folder.standby_mod_seq),
-        folder.continuity.column(),
-        folder.continuity.reason(),
+        &ids,
+        &paths as &[Json<&FolderPath>],
+        &validities,
+        &uses as &[Json<&[String]>],
+        &selectable,
+        &mod_seqs,
+        &nexts,
+        &names,
+        &standby_validities,
+        &standby_nexts,
+        &standby_mod_seqs,
+        &continuities,
+        &reasons,
     )
     .execute(db)
     .await?;
@@ -534,27 +574,31 @@ async fn expunge(db: &mut PgConnection, mailbox: MailboxId, folder: FolderId, ui
     Ok(())
 }
 
-async fn set_subscription(
-    db: &mut PgConnection,
-    mailbox: MailboxId,
-    path: &FolderPath,
-    subscribed: bool,
-) -> Result<()> {
-    if subscribed {
+/// In their order: the last word on a path counts.
+async fn set_subscriptions(db: &mut PgConnection, mailbox: MailboxId, changed: &[(FolderPath, bool)]) -> Result<()> {
+    let last: BTreeMap<&FolderPath, bool> = changed.iter().map(|(path, subscribed)| (path, *subscribed)).collect();
+    let (on, off): (Vec<_>, Vec<_>) = last.into_iter().partition(|(_, subscribed)| *subscribed);
+    let json = |paths: Vec<(&'_ FolderPath, bool)>| -> Vec<Json<FolderPath>> {
+        paths.into_iter().map(|(path, _)| Json(path.clone())).collect()
+    };
+    if !on.is_empty() {
         sqlx::query!(
-            "insert into mirror_subscription (mailbox_id, path) values ($1, $2) on conflict do nothing",
+            "insert into mirror_subscription (mailbox_id, path) select $1, s.path from unnest($2::jsonb[]) as s (path)
+             on conflict do nothing",
             mailbox.0,
-            Json(path) as Json<&FolderPath>,
+            &json(on) as &[Json<FolderPath>],
         )
-        .execute(db)
+        .execute(&mut *db)
         .await?;
-    } else {
+    }
+    if !off.is_empty() {
         sqlx::query!(
-            "delete from mirror_subscription where mailbox_id = $1 and path = $2",
+            "delete from mirror_subscription m using unnest($2::jsonb[]) as s (path)
+             where m.mailbox_id = $1 and m.path = s.path",
             mailbox.0,
-            Json(path) as Json<&FolderPath>,
+            &json(off) as &[Json<FolderPath>],
         )
-        .execute(db)
+        .execute(&mut *db)
         .await?;
     }
     Ok(())

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sqlx::{PgConnection, PgExecutor};
 use understudy_protocol::{MailboxId, Seq};
 
-use crate::{Result, event};
+use crate::{Result, event, scope::Scope};
 
 /// A mailbox that has something on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,12 +82,15 @@ pub async fn clear_but(db: &mut PgConnection, unproven: &[i64]) -> Result<()> {
 }
 
 /// How many mailboxes have not proven themselves lately, by the place where they stopped.
-pub async fn places(db: impl PgExecutor<'_>, tenant: Option<i64>) -> Result<Vec<(String, i64)>> {
+pub async fn places(db: impl PgExecutor<'_>, scope: Option<&Scope>) -> Result<Vec<(String, i64)>> {
     let rows = sqlx::query!(
-        r#"select unproven ->> 'place' as "place!", count(*) as "mailboxes!" from mailbox
+        r#"select unproven ->> 'place' as "place!", count(*) as "mailboxes!" from mailbox m
            where unproven is not null and unprotected_at is null and ($1::bigint is null or tenant_id = $1)
+             and ($2::text is null or m.group_name = $2) and ($3::text is null or lower(m.address) = lower($3))
            group by 1 order by 1"#,
-        tenant
+        scope.map(|scope| scope.tenant.0),
+        scope.and_then(|scope| scope.group.as_deref()),
+        scope.and_then(|scope| scope.mailbox.as_deref())
     )
     .fetch_all(db)
     .await?;

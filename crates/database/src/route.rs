@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor, postgres::types::PgInterval};
-use understudy_protocol::{Epoch, MailboxId, Side, TenantId};
+use understudy_protocol::{Epoch, MailboxId, Side};
 
-use crate::{Error, Result};
+use crate::{Error, Result, scope::Scope};
 
 /// The NOTIFY channel whose payload is the `mailbox_id` of a route that changed.
 pub const CHANNEL: &str = "understudy_route";
@@ -27,6 +27,7 @@ pub struct Route {
     pub mailbox_id: i64,
     pub tenant_id: i64,
     pub address: String,
+    pub group: String,
     pub primary: String,
     pub standby: String,
     pub side: Side,
@@ -100,29 +101,32 @@ pub async fn lookup(
     }))
 }
 
-/// The tenant's routes after `after` (address and primary), by address and primary.
+/// The routes of a scope after `after` (address and primary), by address and primary.
 pub async fn list(
     executor: impl PgExecutor<'_>,
-    tenant: TenantId,
+    scope: &Scope,
     side: Option<Side>,
     after: Option<(&str, &str)>,
     limit: i64,
 ) -> Result<Vec<Route>> {
     let (after_address, after_primary) = after.unzip();
     let rows = sqlx::query!(
-        r#"select r.mailbox_id, r.tenant_id, m.address, p.name as primary_name, s.name as standby_name, r.side,
+        r#"select r.mailbox_id, r.tenant_id, m.address, m.group_name, p.name as primary_name, s.name as standby_name, r.side,
                   (r.state = 'hold' and r.hold_until > clock_timestamp()) as "held!", r.epoch, r.changed_at
            from route r join mailbox m using (mailbox_id)
            join server p on p.server_id = m.primary_server_id
            join server s on s.server_id = m.standby_server_id
            where r.tenant_id = $1 and ($2::text is null or r.side = $2)
              and ($3::text is null or (m.address, p.name) > ($3, $4::text))
+             and ($6::text is null or m.group_name = $6) and ($7::text is null or lower(m.address) = lower($7))
            order by m.address, p.name limit $5"#,
-        tenant.0,
+        scope.tenant.0,
         side.map(Side::as_str),
         after_address,
         after_primary,
-        limit
+        limit,
+        scope.group.as_deref(),
+        scope.mailbox.as_deref()
     );
     let rows = rows.fetch_all(executor).await?;
     Ok(rows
@@ -131,6 +135,7 @@ pub async fn list(
             mailbox_id: row.mailbox_id,
             tenant_id: row.tenant_id,
             address: row.address,
+            group: row.group_name,
             primary: row.primary_name,
             standby: row.standby_name,
             side: side_of(&row.side),
@@ -144,7 +149,7 @@ pub async fn list(
 /// The route of one mailbox.
 pub async fn get(executor: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Option<Route>> {
     let row = sqlx::query!(
-        r#"select r.tenant_id, m.address, p.name as primary_name, s.name as standby_name, r.side,
+        r#"select r.tenant_id, m.address, m.group_name, p.name as primary_name, s.name as standby_name, r.side,
                   (r.state = 'hold' and r.hold_until > clock_timestamp()) as "held!", r.epoch, r.changed_at
            from route r join mailbox m using (mailbox_id)
            join server p on p.server_id = m.primary_server_id
@@ -158,6 +163,7 @@ pub async fn get(executor: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Op
         mailbox_id: mailbox.0,
         tenant_id: row.tenant_id,
         address: row.address,
+        group: row.group_name,
         primary: row.primary_name,
         standby: row.standby_name,
         side: side_of(&row.side),

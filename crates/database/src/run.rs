@@ -9,7 +9,7 @@ use sqlx::{Connection, PgConnection, PgExecutor};
 use understudy_protocol::{MailboxId, TenantId};
 use uuid::Uuid;
 
-use crate::{Result, event};
+use crate::{Result, event, scope::Scope};
 
 /// The NOTIFY channel that tells of a waiting run; its payload is the `run_id`.
 pub const WAITING_CHANNEL: &str = "understudy_run";
@@ -24,6 +24,8 @@ pub struct Run {
     pub kind: String,
     pub mailbox_id: Option<i64>,
     pub address: Option<String>,
+    /// Of the mailbox.
+    pub group: Option<String>,
     pub server_id: Option<i64>,
     pub server: Option<String>,
     pub request: Value,
@@ -92,6 +94,8 @@ pub struct Filter<'a> {
     pub kind: Option<&'a str>,
     pub mailbox: Option<MailboxId>,
     pub server_id: Option<i64>,
+    /// Who asks: what somebody asked for is theirs to see.
+    pub own: &'a str,
     /// Only those that wait or run.
     pub open: bool,
     /// Only those before this one, in the order listed.
@@ -103,7 +107,7 @@ macro_rules! select_runs {
     ($tail:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             Run,
-            r#"select r.run_id, r.tenant_id, r.kind, r.mailbox_id, m.address as "address?", r.server_id,
+            r#"select r.run_id, r.tenant_id, r.kind, r.mailbox_id, m.address as "address?", m.group_name as "group?", r.server_id,
                       s.name as "server?", r.request, r.reason, r.state, r.result, r.cancel_requested, r.created_at,
                       r.started_at, r.ended_at, r.requested_by
                from run r
@@ -182,8 +186,8 @@ pub async fn steps(executor: impl PgExecutor<'_>, run_id: Uuid) -> Result<Vec<St
     Ok(steps.fetch_all(executor).await?)
 }
 
-/// The tenant's runs, newest first.
-pub async fn list(executor: impl PgExecutor<'_>, tenant: TenantId, filter: &Filter<'_>) -> Result<Vec<Run>> {
+/// The runs of a scope, newest first. A narrow one has those of its mailboxes and those its holder asked for.
+pub async fn list(executor: impl PgExecutor<'_>, scope: &Scope, filter: &Filter<'_>) -> Result<Vec<Run>> {
     let runs = select_runs!(
         "where r.tenant_id = $1
            and ($2::text is null or r.state = $2)
@@ -193,25 +197,36 @@ pub async fn list(executor: impl PgExecutor<'_>, tenant: TenantId, filter: &Filt
            and (not $6::bool or r.state in ('waiting', 'running'))
            and ($7::uuid is null
                 or (r.created_at, r.run_id) < (select b.created_at, b.run_id from run b where b.run_id = $7))
+           and (r.requested_by = $11 or
+                ($9::text is null or m.group_name = $9) and ($10::text is null or lower(m.address) = lower($10)))
          order by r.created_at desc, r.run_id desc
          limit $8",
-        tenant.0,
+        scope.tenant.0,
         filter.state,
         filter.kind,
         filter.mailbox.map(|mailbox| mailbox.0),
         filter.server_id,
         filter.open,
         filter.after,
-        filter.limit
+        filter.limit,
+        scope.group.as_deref(),
+        scope.mailbox.as_deref(),
+        filter.own
     );
     Ok(runs.fetch_all(executor).await?)
 }
 
-/// How many of the tenant's runs wait or run.
-pub async fn count_open(executor: impl PgExecutor<'_>, tenant: TenantId) -> Result<i64> {
+/// How many runs of a scope wait or run.
+pub async fn count_open(executor: impl PgExecutor<'_>, scope: &Scope, own: &str) -> Result<i64> {
     let open = sqlx::query_scalar!(
-        r#"select count(*) as "open!" from run where tenant_id = $1 and state in ('waiting', 'running')"#,
-        tenant.0
+        r#"select count(*) as "open!" from run r left join mailbox m using (mailbox_id)
+           where r.tenant_id = $1 and r.state in ('waiting', 'running')
+             and (r.requested_by = $4 or
+                  ($2::text is null or m.group_name = $2) and ($3::text is null or lower(m.address) = lower($3)))"#,
+        scope.tenant.0,
+        scope.group.as_deref(),
+        scope.mailbox.as_deref(),
+        own
     );
     Ok(open.fetch_one(executor).await?)
 }

@@ -84,10 +84,18 @@ macro_rules! select_servers {
     };
 }
 
-/// The server of this name.
+/// The tenant's server of this name, or the provider's that it shares.
 pub async fn get(executor: impl PgExecutor<'_>, tenant: TenantId, name: &str) -> Result<Option<StoredServer>> {
-    let row =
-        select_servers!("where s.tenant_id = $1 and s.name = $2", tenant.0, name).fetch_optional(executor).await?;
+    let row = select_servers!(
+        "where (s.tenant_id = $1
+                    or exists (select from server_share h where h.server_id = s.server_id and h.tenant_id = $1))
+               and s.name = $2
+             order by s.tenant_id = $1 desc limit 1",
+        tenant.0,
+        name
+    )
+    .fetch_optional(executor)
+    .await?;
     Ok(row.map(StoredServer::from))
 }
 
@@ -97,7 +105,7 @@ pub async fn by_id(executor: impl PgExecutor<'_>, server_id: i64) -> Result<Opti
     Ok(row.map(StoredServer::from))
 }
 
-/// The tenant's servers after `after`, by name.
+/// The servers a tenant has and shares, after `after`, by name.
 pub async fn list(
     executor: impl PgExecutor<'_>,
     tenant: TenantId,
@@ -106,7 +114,9 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<StoredServer>> {
     let rows = select_servers!(
-        "where s.tenant_id = $1 and ($2::text is null or s.role = $2) and ($3::text is null or s.name > $3)
+        "where (s.tenant_id = $1
+                or exists (select from server_share h where h.server_id = s.server_id and h.tenant_id = $1))
+           and ($2::text is null or s.role = $2) and ($3::text is null or s.name > $3)
          order by s.name limit $4",
         tenant.0,
         role.map(role_name),
@@ -116,10 +126,33 @@ pub async fn list(
     Ok(rows.fetch_all(executor).await?.into_iter().map(StoredServer::from).collect())
 }
 
-/// Name, number and role of every server of the tenant; for looking up many at once and for suggestions.
+/// Name, number and role of every server the tenant has or shares; for looking up many at once and for suggestions.
 pub async fn names(executor: impl PgExecutor<'_>, tenant: TenantId) -> Result<Vec<(String, i64, ServerRole)>> {
+    let rows = sqlx::query!(
+        "select name, server_id, role from server s
+         where s.tenant_id = $1
+            or exists (select from server_share h where h.server_id = s.server_id and h.tenant_id = $1)
+         order by name, s.tenant_id = $1",
+        tenant.0
+    );
+    Ok(rows.fetch_all(executor).await?.into_iter().map(|row| (row.name, row.server_id, role_of(&row.role))).collect())
+}
+
+/// [`names`] without what is shared.
+pub async fn own_names(executor: impl PgExecutor<'_>, tenant: TenantId) -> Result<Vec<(String, i64, ServerRole)>> {
     let rows = sqlx::query!("select name, server_id, role from server where tenant_id = $1 order by name", tenant.0);
     Ok(rows.fetch_all(executor).await?.into_iter().map(|row| (row.name, row.server_id, role_of(&row.role))).collect())
+}
+
+/// How many of the tenant's protected mailboxes are on each server.
+pub async fn mailboxes_of(executor: impl PgExecutor<'_>, tenant: TenantId) -> Result<Vec<(i64, i64)>> {
+    let rows = sqlx::query!(
+        r#"select side.server_id as "server_id!", count(*) as "mailboxes!"
+           from mailbox m cross join lateral (values (m.primary_server_id), (m.standby_server_id)) as side (server_id)
+           where m.tenant_id = $1 and m.unprotected_at is null group by 1"#,
+        tenant.0
+    );
+    Ok(rows.fetch_all(executor).await?.into_iter().map(|row| (row.server_id, row.mailboxes)).collect())
 }
 
 /// What stands in the way at each server that has trouble, as most of its mailboxes tell it. A user unknown to the

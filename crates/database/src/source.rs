@@ -23,6 +23,8 @@ pub struct SourceMailbox {
     pub received: Seq,
     pub next_folder: FolderId,
     pub seeded: bool,
+    /// Of the transaction last captured; the default where it is not known.
+    pub digest: Digest,
 }
 
 /// A folder as last captured.
@@ -101,7 +103,10 @@ pub struct Gained {
 /// A transaction waiting to be shipped.
 #[derive(Clone, Debug)]
 pub struct Waiting {
+    pub tenant: TenantId,
     pub seq: Seq,
+    /// Part of a first copy.
+    pub seed: bool,
     /// The transaction by `protocol::codec`.
     pub body: Vec<u8>,
     pub contents: Vec<(ContentRef, u64)>,
@@ -118,7 +123,7 @@ pub async fn open(
     let row = sqlx::query!(
         "insert into source_mailbox (mailbox_id, tenant_id, epoch) values ($1, $2, $3)
          on conflict (mailbox_id) do update set epoch = source_mailbox.epoch
-         returning epoch, captured_seq, received_seq, next_folder_id, seeded",
+         returning epoch, captured_seq, received_seq, next_folder_id, seeded, captured_digest",
         mailbox.0,
         tenant.0,
         epoch.0,
@@ -131,6 +136,7 @@ pub async fn open(
         received: Seq(row.received_seq),
         next_folder: FolderId(row.next_folder_id),
         seeded: row.seeded,
+        digest: columns::maybe_digest(&row.captured_digest)?,
     })
 }
 
@@ -238,11 +244,12 @@ pub async fn known_digests(db: impl PgExecutor<'_>, mailbox: MailboxId, digests:
 
 /// Writes a captured transaction and all that goes with it. Fails on the constraint `source_transaction_once` if its
 /// number is taken. Answers how many messages each touched folder gained or lost: a server may name UIDs twice, or
-/// UIDs that never were.
-pub async fn capture(db: &mut PgConnection, captured: &Captured) -> Result<HashMap<FolderId, Gained>> {
+/// UIDs that never were; and the digest of the transaction, for the next one.
+pub async fn capture(db: &mut PgConnection, captured: &Captured) -> Result<(HashMap<FolderId, Gained>, Digest)> {
     let transaction = &captured.transaction;
     let mailbox = transaction.mailbox;
     let body = codec::encode(transaction).map_err(|e| Error::unreadable("transaction", e))?;
+    let digest = Digest::of(&body);
     let contents = codec::encode(&captured.contents).map_err(|e| Error::unreadable("contents", e))?;
     let (inline, spool) = match &captured.spooled {
         Spooled::Nothing => (None, None),
@@ -251,8 +258,12 @@ pub async fn capture(db: &mut PgConnection, captured: &Captured) -> Result<HashM
     };
     let content_bytes: u64 = captured.contents.iter().map(|(content, _)| content.size).sum();
     sqlx::query!(
-        "insert into source_transaction (mailbox_id, seq, body, content, spool, contents, content_bytes, captured_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "with moved as (
+             update source_mailbox set captured_seq = $2, next_folder_id = $9, captured_digest = $10
+             where mailbox_id = $1)
+         insert into source_transaction (mailbox_id, seq, body, content, spool, contents, content_bytes, captured_at,
+                                         seed)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $11)",
         mailbox.0,
         transaction.seq.0,
         body,
@@ -261,35 +272,22 @@ pub async fn capture(db: &mut PgConnection, captured: &Captured) -> Result<HashM
         contents,
         columns::size(content_bytes),
         transaction.captured_at,
-    )
-    .execute(&mut *db)
-    .await?;
-    sqlx::query!(
-        "update source_mailbox set captured_seq = $2, next_folder_id = $3 where mailbox_id = $1",
-        mailbox.0,
-        transaction.seq.0,
         captured.next_folder.0,
+        &digest.0,
+        transaction.seed,
     )
     .execute(&mut *db)
     .await?;
-    for folder in &captured.folders {
-        put_folder(&mut *db, mailbox, folder).await?;
-    }
-    let mut gained: HashMap<FolderId, Gained> = HashMap::new();
-    for (folder, bytes) in put_messages(&mut *db, mailbox, &captured.added).await? {
-        let gained = gained.entry(folder).or_default();
-        gained.messages += 1;
-        gained.bytes += bytes;
-    }
+    put_folders(&mut *db, mailbox, &captured.folders).await?;
+    let mut gained: HashMap<FolderId, Gained> = put_messages(&mut *db, mailbox, &captured.added).await?;
     set_flags(&mut *db, mailbox, &captured.flags).await?;
     for (folder, uids) in &captured.expunged {
         let lost = expunge(&mut *db, mailbox, *folder, uids).await?;
+        let lost = Gained { messages: -lost.messages, bytes: -lost.bytes };
+        add_to_count(&mut *db, mailbox, *folder, lost).await?;
         let gained = gained.entry(*folder).or_default();
-        gained.messages -= lost.messages;
-        gained.bytes -= lost.bytes;
-    }
-    for (folder, gained) in &gained {
-        add_to_count(&mut *db, mailbox, *folder, *gained).await?;
+        gained.messages += lost.messages;
+        gained.bytes += lost.bytes;
     }
     let deleted: Vec<i32> = captured.deleted.iter().map(|folder| folder.0).collect();
     if !deleted.is_empty() {
@@ -297,9 +295,7 @@ pub async fn capture(db: &mut PgConnection, captured: &Captured) -> Result<HashM
             .execute(&mut *db)
             .await?;
     }
-    for path in &captured.subscribed {
-        put_subscription(&mut *db, mailbox, path).await?;
-    }
+    put_subscriptions(&mut *db, mailbox, &captured.subscribed).await?;
     for path in &captured.unsubscribed {
         sqlx::query!(
             "delete from source_subscription where mailbox_id = $1 and path = $2",
@@ -309,15 +305,12 @@ pub async fn capture(db: &mut PgConnection, captured: &Captured) -> Result<HashM
         .execute(&mut *db)
         .await?;
     }
-    Ok(gained)
+    Ok((gained, digest))
 }
 
 /// Moves positions on without a transaction: the look found nothing that is not in the journal already.
 pub async fn move_on(db: &mut PgConnection, mailbox: MailboxId, folders: &[SourceFolder]) -> Result<()> {
-    for folder in folders {
-        put_folder(&mut *db, mailbox, folder).await?;
-    }
-    Ok(())
+    put_folders(db, mailbox, folders).await
 }
 
 /// Notes that everything that was there at first has been captured.
@@ -340,51 +333,72 @@ async fn add_to_count(db: &mut PgConnection, mailbox: MailboxId, folder: FolderI
     Ok(())
 }
 
-/// All of a folder but its count of messages, which follows the messages.
-async fn put_folder(db: &mut PgConnection, mailbox: MailboxId, folder: &SourceFolder) -> Result<()> {
+/// All of these folders but their counts of messages, which follow the messages.
+async fn put_folders(db: &mut PgConnection, mailbox: MailboxId, folders: &[SourceFolder]) -> Result<()> {
+    if folders.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<i32> = folders.iter().map(|folder| folder.folder.0).collect();
+    let paths: Vec<Json<&FolderPath>> = folders.iter().map(|folder| Json(&folder.path)).collect();
+    let identities: Vec<Option<String>> = folders.iter().map(|folder| folder.identity.clone()).collect();
+    let validities: Vec<i64> = folders.iter().map(|folder| i64::from(folder.position.uid_validity.0)).collect();
+    let mod_seqs: Vec<i64> = folders.iter().map(|folder| columns::mod_seq(folder.position.mod_seq)).collect();
+    let nexts: Vec<i64> = folders.iter().map(|folder| i64::from(folder.position.uid_next.0)).collect();
+    let uses: Vec<Json<&[String]>> = folders.iter().map(|folder| Json(folder.special_use.as_slice())).collect();
+    let selectable: Vec<bool> = folders.iter().map(|folder| folder.selectable).collect();
+    let seeded: Vec<bool> = folders.iter().map(|folder| folder.seeded).collect();
     sqlx::query!(
         "insert into source_folder (mailbox_id, folder_id, path, identity, uid_validity, mod_seq, uid_next, special_use,
                                     selectable, seeded)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+         select $1, f.folder_id, f.path, f.identity, f.uid_validity, f.mod_seq, f.uid_next,
+                array(select jsonb_array_elements_text(f.special_use)), f.selectable, f.seeded
+         from unnest($2::int[], $3::jsonb[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::jsonb[],
+                     $9::bool[], $10::bool[])
+              as f (folder_id, path, identity, uid_validity, mod_seq, uid_next, special_use, selectable, seeded)
          on conflict (mailbox_id, folder_id) do update set path = excluded.path, identity = excluded.identity,
              uid_validity = excluded.uid_validity, mod_seq = excluded.mod_seq, uid_next = excluded.uid_next,
              special_use = excluded.special_use, selectable = excluded.selectable,
              seeded = excluded.seeded",
         mailbox.0,
-        folder.folder.0,
-        Json(&folder.path) as Json<&FolderPath>,
-        folder.identity,
-        i64::from(folder.position.uid_validity.0),
-        columns::mod_seq(folder.position.mod_seq),
-        i64::from(folder.position.uid_next.0),
-        &folder.special_use,
-        folder.selectable,
-        folder.seeded,
+        &ids,
+        &paths as &[Json<&FolderPath>],
+        &identities as &[Option<String>],
+        &validities,
+        &mod_seqs,
+        &nexts,
+        &uses as &[Json<&[String]>],
+        &selectable,
+        &seeded,
     )
     .execute(db)
     .await?;
     Ok(())
 }
 
-async fn put_subscription(db: &mut PgConnection, mailbox: MailboxId, path: &FolderPath) -> Result<()> {
+async fn put_subscriptions(db: &mut PgConnection, mailbox: MailboxId, paths: &[FolderPath]) -> Result<()> {
+    if paths.is_empty() {
+        return Ok(());
+    }
+    let paths: Vec<Json<&FolderPath>> = paths.iter().map(Json).collect();
     sqlx::query!(
-        "insert into source_subscription (mailbox_id, path) values ($1, $2) on conflict do nothing",
+        "insert into source_subscription (mailbox_id, path) select $1, s.path from unnest($2::jsonb[]) as s (path)
+         on conflict do nothing",
         mailbox.0,
-        Json(path) as Json<&FolderPath>,
+        &paths as &[Json<&FolderPath>],
     )
     .execute(db)
     .await?;
     Ok(())
 }
 
-/// The folder and size of each message that was not there before.
+/// Answers what each folder gained, which its count has then: messages that were there before only get their flags.
 async fn put_messages(
     db: &mut PgConnection,
     mailbox: MailboxId,
     messages: &[SourceMessage],
-) -> Result<Vec<(FolderId, i64)>> {
+) -> Result<HashMap<FolderId, Gained>> {
     if messages.is_empty() {
-        return Ok(Vec::new());
+        return Ok(HashMap::new());
     }
     let folders: Vec<i32> = messages.iter().map(|message| message.folder.0).collect();
     let uids: Vec<i64> = messages.iter().map(|message| i64::from(message.uid.0)).collect();
@@ -393,13 +407,20 @@ async fn put_messages(
     let sizes: Vec<i64> = messages.iter().map(|message| columns::size(message.content.size)).collect();
     let flags: Vec<String> = messages.iter().map(|message| flags_text(&message.flags)).collect();
     let rows = sqlx::query!(
-        r#"insert into source_message (mailbox_id, folder_id, uid, identity, digest, size, flags)
-         select $1, m.folder_id, m.uid, m.identity, m.digest, m.size,
-                case when m.flags = '' then '{}'::text[] else string_to_array(m.flags, ' ') end
-         from unnest($2::int[], $3::bigint[], $4::text[], $5::bytea[], $6::bigint[], $7::text[])
-              as m (folder_id, uid, identity, digest, size, flags)
-         on conflict (mailbox_id, folder_id, uid) do update set flags = excluded.flags
-         returning folder_id, size, (xmax = 0) as "inserted!""#,
+        r#"with put as (
+               insert into source_message (mailbox_id, folder_id, uid, identity, digest, size, flags)
+               select $1, m.folder_id, m.uid, m.identity, m.digest, m.size,
+                      case when m.flags = '' then '{}'::text[] else string_to_array(m.flags, ' ') end
+               from unnest($2::int[], $3::bigint[], $4::text[], $5::bytea[], $6::bigint[], $7::text[])
+                    as m (folder_id, uid, identity, digest, size, flags)
+               on conflict (mailbox_id, folder_id, uid) do update set flags = excluded.flags
+               returning folder_id, size, (xmax = 0) as inserted),
+           gained as (
+               select folder_id, count(*) as messages, sum(size)::bigint as bytes from put where inserted
+               group by folder_id)
+           update source_folder f set messages = f.messages + g.messages, bytes = f.bytes + g.bytes
+           from gained g where f.mailbox_id = $1 and f.folder_id = g.folder_id
+           returning f.folder_id, g.messages as "gained!", g.bytes as "gained_bytes!""#,
         mailbox.0,
         &folders,
         &uids,
@@ -410,7 +431,8 @@ async fn put_messages(
     )
     .fetch_all(db)
     .await?;
-    Ok(rows.into_iter().filter(|row| row.inserted).map(|row| (FolderId(row.folder_id), row.size)).collect())
+    let gained = |messages: i64, bytes: i64| Gained { messages, bytes };
+    Ok(rows.into_iter().map(|row| (FolderId(row.folder_id), gained(row.gained, row.gained_bytes))).collect())
 }
 
 async fn set_flags(db: &mut PgConnection, mailbox: MailboxId, changed: &[(FolderId, Uid, Vec<String>)]) -> Result<()> {
@@ -453,20 +475,27 @@ async fn expunge(db: &mut PgConnection, mailbox: MailboxId, folder: FolderId, ui
     Ok(Gained { messages: gone.messages, bytes: gone.bytes })
 }
 
-/// The first transactions not received yet, in order, at most `count` of them.
-pub async fn waiting(db: impl PgExecutor<'_>, mailbox: MailboxId, count: i64) -> Result<Vec<Waiting>> {
+/// The first transactions not received yet, in order, at most `count` of them, with about so many bytes of content in their rows at
+/// most.
+pub async fn waiting(db: impl PgExecutor<'_>, mailbox: MailboxId, count: i64, at_most: u64) -> Result<Vec<Waiting>> {
     let rows = sqlx::query!(
-        "select seq, body, content, spool, contents from source_transaction
-         where mailbox_id = $1 order by seq limit $2",
+        r#"select (select tenant_id from source_mailbox where mailbox_id = $1) as "tenant_id!", seq as "seq!", body as "body!", content, spool, contents as "contents!", seed as "seed!"
+           from (select *, sum(octet_length(content)) over (order by seq) as inline, row_number() over (order by seq) as place
+                 from (select * from source_transaction where mailbox_id = $1 order by seq limit $2) as next) as counted
+           where place = 1 or coalesce(inline, 0) <= $3
+           order by seq"#,
         mailbox.0,
         count,
+        columns::size(at_most),
     )
     .fetch_all(db)
     .await?;
     rows.into_iter()
         .map(|row| {
             Ok(Waiting {
+                tenant: TenantId(row.tenant_id),
                 seq: Seq(row.seq),
+                seed: row.seed,
                 body: row.body,
                 contents: codec::decode(&row.contents).map_err(|e| Error::unreadable("contents", e))?,
                 spooled: match (row.content, row.spool) {
@@ -480,22 +509,73 @@ pub async fn waiting(db: impl PgExecutor<'_>, mailbox: MailboxId, count: i64) ->
 }
 
 /// Drops what the recovery site has received; returns the spool files no longer needed.
-pub async fn received(db: &mut PgConnection, mailbox: MailboxId, through: Seq) -> Result<Vec<String>> {
-    sqlx::query!(
-        "update source_mailbox set received_seq = greatest(received_seq, least($2, captured_seq)) where mailbox_id = $1",
-        mailbox.0,
-        through.0,
-    )
-    .execute(&mut *db)
-    .await?;
+pub async fn received(db: impl PgExecutor<'_>, mailbox: MailboxId, through: Seq) -> Result<Vec<String>> {
     let files = sqlx::query_scalar!(
-        "delete from source_transaction where mailbox_id = $1 and seq <= $2 returning spool",
+        "with moved as (
+             update source_mailbox set received_seq = greatest(received_seq, least($2, captured_seq))
+             where mailbox_id = $1)
+         delete from source_transaction where mailbox_id = $1 and seq <= $2 returning spool",
         mailbox.0,
         through.0,
     )
-    .fetch_all(&mut *db)
+    .fetch_all(db)
     .await?;
     Ok(files.into_iter().flatten().collect())
+}
+
+/// How much waits to be received, of all mailboxes together, in bytes.
+pub async fn held(db: impl PgExecutor<'_>) -> Result<u64> {
+    let held = sqlx::query_scalar!(
+        r#"select coalesce(sum(content_bytes + octet_length(body)), 0)::bigint as "held!" from source_transaction"#
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(held.unsigned_abs())
+}
+
+/// Does a mailbox wait to ship, and is what comes next part of a first copy?
+pub async fn next_waiting(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Option<bool>> {
+    Ok(sqlx::query_scalar!("select seed from source_transaction where mailbox_id = $1 order by seq limit 1", mailbox.0)
+        .fetch_optional(db)
+        .await?)
+}
+
+/// How the journal stands, over all mailboxes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Summary {
+    /// Mailboxes whose first full copy is being captured, …
+    pub seeding: i64,
+    /// … and those in which only changes are.
+    pub tailing: i64,
+    /// Transactions captured and not received.
+    pub waiting: i64,
+    /// The content that goes with them, in bytes.
+    pub waiting_bytes: i64,
+    /// The age of the oldest of them; 0 when none waits.
+    pub oldest_seconds: f64,
+    /// Messages that the primary lists and could not give.
+    pub unreadable: i64,
+}
+
+pub async fn summary(db: impl PgExecutor<'_>) -> Result<Summary> {
+    let row = sqlx::query!(
+        r#"select (select count(*) from source_mailbox where not seeded) as "seeding!",
+                  (select count(*) from source_mailbox where seeded) as "tailing!",
+                  count(*) as "waiting!", coalesce(sum(content_bytes), 0)::bigint as "waiting_bytes!",
+                  coalesce(extract(epoch from now() - min(captured_at)), 0)::float8 as "oldest_seconds!",
+                  (select count(*) from source_unreadable) as "unreadable!"
+           from source_transaction"#
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(Summary {
+        seeding: row.seeding,
+        tailing: row.tailing,
+        waiting: row.waiting,
+        waiting_bytes: row.waiting_bytes,
+        oldest_seconds: row.oldest_seconds,
+        unreadable: row.unreadable,
+    })
 }
 
 /// Every spool file that a waiting transaction needs.
@@ -525,22 +605,21 @@ pub async fn mailboxes(db: impl PgExecutor<'_>) -> Result<Vec<MailboxId>> {
 pub async fn rebuild(
     db: &mut PgConnection,
     mailbox: MailboxId,
-    received: Seq,
+    received: (Seq, Digest),
     next_folder: FolderId,
     subscriptions: &[FolderPath],
 ) -> Result<()> {
     sqlx::query!(
-        "update source_mailbox set captured_seq = $2, received_seq = $2, next_folder_id = $3 where mailbox_id = $1",
+        "update source_mailbox set captured_seq = $2, received_seq = $2, next_folder_id = $3, captured_digest = $4
+         where mailbox_id = $1",
         mailbox.0,
-        received.0,
+        received.0.0,
         next_folder.0,
+        &received.1.0,
     )
     .execute(&mut *db)
     .await?;
-    for path in subscriptions {
-        put_subscription(&mut *db, mailbox, path).await?;
-    }
-    Ok(())
+    put_subscriptions(db, mailbox, subscriptions).await
 }
 
 /// Remembers messages the recovery site knows, when rebuilding.
@@ -560,9 +639,8 @@ pub async fn rebuild_messages(
             flags: known.flags.clone(),
         })
         .collect();
-    let put = put_messages(&mut *db, mailbox, &messages).await?;
-    let gained = Gained { messages: columns::size(put.len() as u64), bytes: put.iter().map(|(_, bytes)| bytes).sum() };
-    add_to_count(db, mailbox, folder, gained).await
+    put_messages(db, mailbox, &messages).await?;
+    Ok(())
 }
 
 /// The messages of a mailbox that the primary could not give.
@@ -632,11 +710,14 @@ pub async fn forget_unreadable(
 }
 
 /// Gives up a journal that is not the one the recovery site received: what waits is dropped, and the journal stands
-/// before everything received, so that it is rebuilt when it is opened next.
+/// before everything received, even where that is nothing, so that it is rebuilt when it is opened next.
 pub async fn distrust(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<()> {
-    sqlx::query!("update source_mailbox set captured_seq = 0, received_seq = 0 where mailbox_id = $1", mailbox.0)
-        .execute(db)
-        .await?;
+    sqlx::query!(
+        "update source_mailbox set captured_seq = -1, received_seq = -1, captured_digest = '' where mailbox_id = $1",
+        mailbox.0
+    )
+    .execute(db)
+    .await?;
     Ok(())
 }
 

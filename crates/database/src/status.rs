@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgExecutor;
-use understudy_protocol::TenantId;
 
-use crate::Result;
+use crate::{Result, scope::Scope};
 
 /// A link that was not heard of for longer counts as cut.
 pub const LINK_SILENCE: Duration = Duration::from_secs(30);
@@ -24,6 +23,8 @@ pub struct Link {
     pub heard_at: Option<DateTime<Utc>>,
     pub age_seconds: Option<f64>,
     pub product_version: String,
+    /// When a second source gateway was last turned away.
+    pub turned_away_at: Option<DateTime<Utc>>,
 }
 
 impl Link {
@@ -40,6 +41,7 @@ pub struct Lagging {
     pub mailbox_id: i64,
     pub tenant_id: i64,
     pub address: String,
+    pub group: String,
     pub primary: String,
     pub transactions: i64,
     pub seconds: f64,
@@ -55,15 +57,18 @@ pub async fn ready(executor: impl PgExecutor<'_>) -> Result<()> {
     Ok(())
 }
 
-/// How many protected mailboxes are in each state that any is in; of every tenant when none is named.
-pub async fn states(executor: impl PgExecutor<'_>, tenant: Option<TenantId>) -> Result<Vec<StateCount>> {
+/// How many protected mailboxes are in each state that any is in; of every tenant without a scope.
+pub async fn states(executor: impl PgExecutor<'_>, scope: Option<&Scope>) -> Result<Vec<StateCount>> {
     let states = sqlx::query_as!(
         StateCount,
         r#"select m.state, count(*) as "mailboxes!"
            from mailbox m
            where m.unprotected_at is null and ($1::bigint is null or m.tenant_id = $1)
+             and ($2::text is null or m.group_name = $2) and ($3::text is null or lower(m.address) = lower($3))
            group by 1 order by 1"#,
-        tenant.map(|tenant| tenant.0)
+        scope.map(|scope| scope.tenant.0),
+        scope.and_then(|scope| scope.group.as_deref()),
+        scope.and_then(|scope| scope.mailbox.as_deref())
     );
     Ok(states.fetch_all(executor).await?)
 }
@@ -74,17 +79,18 @@ pub async fn link(executor: impl PgExecutor<'_>) -> Result<Link> {
         Link,
         r#"select heard_at,
                   case when heard_at is not null then
-                      greatest(extract(epoch from now() - heard_at), 0)::float8 end as age_seconds, product_version
+                      greatest(extract(epoch from now() - heard_at), 0)::float8 end as age_seconds, product_version,
+                  turned_away_at
            from link where link_id = 1"#
     );
     Ok(link.fetch_one(executor).await?)
 }
 
-/// The `limit` mailboxes of a tenant (of every tenant when none is named) that lag most, worst first.
-pub async fn lagging(executor: impl PgExecutor<'_>, tenant: Option<TenantId>, limit: i64) -> Result<Vec<Lagging>> {
+/// The `limit` mailboxes of a scope (of every tenant without one) that lag most, worst first.
+pub async fn lagging(executor: impl PgExecutor<'_>, scope: Option<&Scope>, limit: i64) -> Result<Vec<Lagging>> {
     let lagging = sqlx::query_as!(
         Lagging,
-        r#"select m.mailbox_id, m.tenant_id, m.address, p.name as primary,
+        r#"select m.mailbox_id, m.tenant_id, m.address, m.group_name as "group", p.name as primary,
                   m.captured_seq - m.applied_seq as "transactions!",
                   coalesce(
                       greatest(extract(epoch from now() - coalesce(waiting.oldest, link.heard_at)), 0)::float8, 0
@@ -102,21 +108,27 @@ pub async fn lagging(executor: impl PgExecutor<'_>, tenant: Option<TenantId>, li
            ) waiting
            where m.unprotected_at is null and m.captured_seq > m.applied_seq
              and ($1::bigint is null or m.tenant_id = $1)
-           order by 6 desc, 5 desc
-           limit $2"#,
-        tenant.map(|tenant| tenant.0),
+             and ($2::text is null or m.group_name = $2) and ($3::text is null or lower(m.address) = lower($3))
+           order by "seconds!" desc, "transactions!" desc
+           limit $4"#,
+        scope.map(|scope| scope.tenant.0),
+        scope.and_then(|scope| scope.group.as_deref()),
+        scope.and_then(|scope| scope.mailbox.as_deref()),
         limit
     );
     Ok(lagging.fetch_all(executor).await?)
 }
 
-/// How many messages standbys do not hold as they are; of every tenant when none is named.
-pub async fn set_aside(executor: impl PgExecutor<'_>, tenant: Option<TenantId>) -> Result<i64> {
+/// How many messages standbys do not hold as they are; of every tenant without a scope.
+pub async fn set_aside(executor: impl PgExecutor<'_>, scope: Option<&Scope>) -> Result<i64> {
     let set_aside = sqlx::query_scalar!(
         r#"select count(*) as "set_aside!"
            from mirror_message a join mailbox m using (mailbox_id)
-           where a.set_aside is not null and m.unprotected_at is null and ($1::bigint is null or m.tenant_id = $1)"#,
-        tenant.map(|tenant| tenant.0)
+           where a.set_aside is not null and m.unprotected_at is null and ($1::bigint is null or m.tenant_id = $1)
+             and ($2::text is null or m.group_name = $2) and ($3::text is null or lower(m.address) = lower($3))"#,
+        scope.map(|scope| scope.tenant.0),
+        scope.and_then(|scope| scope.group.as_deref()),
+        scope.and_then(|scope| scope.mailbox.as_deref())
     );
     Ok(set_aside.fetch_one(executor).await?)
 }

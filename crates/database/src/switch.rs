@@ -8,7 +8,7 @@ use sqlx::{PgConnection, PgExecutor};
 use understudy_protocol::{Epoch, MailboxId, Side, TenantId};
 use uuid::Uuid;
 
-use crate::{Error, Result, event, link, route};
+use crate::{Error, Result, event, link, route, scope::Scope};
 
 /// One mailbox of a run that changes sides.
 #[derive(Clone, Debug)]
@@ -44,22 +44,31 @@ pub async fn claim(
     target: Side,
     emergency: bool,
 ) -> Result<Claimed> {
-    sqlx::query!(
-        "insert into switch (run_id, mailbox_id, target, mode, epoch)
+    loop {
+        sqlx::query!(
+            "insert into switch (run_id, mailbox_id, target, mode, epoch)
          select $1, mailbox_id, $3, $4, epoch from mailbox where mailbox_id = $2 and unprotected_at is null
          on conflict do nothing",
-        run,
-        mailbox.0,
-        target.as_str(),
-        if emergency { "emergency" } else { "planned" }
-    )
-    .execute(&mut *db)
-    .await?;
-    if let Some(ours) = get(&mut *db, run, mailbox).await? {
-        return Ok(Claimed::Ours(ours));
+            run,
+            mailbox.0,
+            target.as_str(),
+            if emergency { "emergency" } else { "planned" }
+        )
+        .execute(&mut *db)
+        .await?;
+        if let Some(ours) = get(&mut *db, run, mailbox).await? {
+            return Ok(Claimed::Ours(ours));
+        }
+        let other =
+            sqlx::query_scalar!("select run_id from switch where mailbox_id = $1 and ended_at is null", mailbox.0);
+        if let Some(other) = other.fetch_optional(&mut *db).await? {
+            return Ok(Claimed::Busy(other));
+        }
+        // Another run that had it may have ended between the two statements.
+        if subject(&mut *db, mailbox).await?.is_none() {
+            return Ok(Claimed::Gone);
+        }
     }
-    let other = sqlx::query_scalar!("select run_id from switch where mailbox_id = $1 and ended_at is null", mailbox.0);
-    Ok(other.fetch_optional(db).await?.map_or(Claimed::Gone, Claimed::Busy))
 }
 
 /// One mailbox of a run.
@@ -106,7 +115,7 @@ pub async fn set_phase(db: &mut PgConnection, mailbox: MailboxId, from: &[&str],
 
 /// Changes the side of a mailbox whose route the caller holds: route, epoch, phase, and who captures. False when the epoch is
 /// another or the hold is over: then nothing changed.
-pub async fn flip(db: &mut PgConnection, switch: &Switch, sweep_seconds: Option<f64>) -> Result<bool> {
+pub async fn flip(db: &mut PgConnection, switch: &Switch, sweep_seconds: f64) -> Result<bool> {
     if !route::flip(&mut *db, switch.mailbox, switch.target, switch.epoch).await? {
         return Ok(false);
     }
@@ -197,23 +206,31 @@ pub async fn end(db: impl PgExecutor<'_>, run: Uuid, mailbox: MailboxId, outcome
 pub struct Sweeping {
     pub run_id: Uuid,
     pub mailbox: MailboxId,
+    /// The side that is active now; the other is read.
+    pub active: Side,
     /// The last reading must begin after now.
     pub is_due: bool,
 }
 
-/// Mailboxes on the standby whose primary is still to be read.
+/// Mailboxes whose old side is still to be read.
 pub async fn sweeping(db: impl PgExecutor<'_>) -> Result<Vec<Sweeping>> {
     let rows = sqlx::query!(
-        r#"select s.run_id, s.mailbox_id, s.sweep_until <= clock_timestamp() as "is_due!"
+        r#"select s.run_id, s.mailbox_id, s.target, s.sweep_until <= clock_timestamp() as "is_due!"
            from switch s join mailbox m using (mailbox_id)
-           where s.sweep_until is not null and s.target = 'standby' and m.phase = 'on_standby' and m.unprotected_at is null
+           where s.sweep_until is not null and m.unprotected_at is null
+             and (s.target, m.phase) in (('standby', 'on_standby'), ('primary', 'mirroring'))
            order by s.mailbox_id"#
     )
     .fetch_all(db)
     .await?;
     Ok(rows
         .into_iter()
-        .map(|row| Sweeping { run_id: row.run_id, mailbox: MailboxId(row.mailbox_id), is_due: row.is_due })
+        .map(|row| Sweeping {
+            run_id: row.run_id,
+            mailbox: MailboxId(row.mailbox_id),
+            active: side_of(&row.target),
+            is_due: row.is_due,
+        })
         .collect())
 }
 
@@ -322,7 +339,7 @@ pub struct Selector<'a> {
 /// Number and address of the mailboxes meant.
 pub async fn selected(
     db: impl PgExecutor<'_>,
-    tenant: TenantId,
+    scope: &Scope,
     selector: &Selector<'_>,
 ) -> Result<Vec<(MailboxId, String)>> {
     let rows = sqlx::query!(
@@ -331,11 +348,14 @@ pub async fn selected(
            and ($2::bigint[] is null or m.mailbox_id = any($2))
            and ($3::text is null or p.name = $3)
            and ($4::text is null or m.group_name = $4)
+           and ($5::text is null or m.group_name = $5) and ($6::text is null or lower(m.address) = lower($6))
          order by m.priority, m.address, m.mailbox_id",
-        tenant.0,
+        scope.tenant.0,
         selector.mailboxes,
         selector.server,
-        selector.group
+        selector.group,
+        scope.group.as_deref(),
+        scope.mailbox.as_deref()
     );
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (MailboxId(row.mailbox_id), row.address)).collect())
 }

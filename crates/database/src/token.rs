@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgExecutor;
 use understudy_protocol::{Digest, TenantId};
 
-use crate::Result;
+use crate::{Result, scope::Scope};
 
 /// How often the time of last use is written: often enough to see a token unused, rarely enough to cost nothing.
 const LAST_USED_PRECISION_SECONDS: f64 = 60.0;
@@ -15,6 +15,8 @@ pub struct Token {
     pub token_id: i64,
     pub name: String,
     pub role: String,
+    pub group: Option<String>,
+    pub mailbox: Option<String>,
     pub created_at: DateTime<Utc>,
     pub expires_at: Option<DateTime<Utc>>,
     pub revoked_at: Option<DateTime<Utc>>,
@@ -28,6 +30,8 @@ pub struct Bearer {
     pub tenant_id: i64,
     pub name: String,
     pub role: String,
+    pub group: Option<String>,
+    pub mailbox: Option<String>,
 }
 
 /// What is kept of a token.
@@ -39,7 +43,7 @@ pub fn digest_of(token: &str) -> Digest {
 /// Keeps a new token. A name is taken for good, also by a revoked one: constraint `token_name_unique`.
 pub async fn create(
     executor: impl PgExecutor<'_>,
-    tenant: TenantId,
+    scope: &Scope,
     name: &str,
     role: &str,
     expires_at: Option<DateTime<Utc>>,
@@ -47,13 +51,17 @@ pub async fn create(
 ) -> Result<Token> {
     let token = sqlx::query_as!(
         Token,
-        "insert into token (tenant_id, name, role, expires_at, digest) values ($1, $2, $3, $4, $5)
-         returning token_id, name, role, created_at, expires_at, revoked_at, last_used_at",
-        tenant.0,
+        r#"insert into token (tenant_id, name, role, expires_at, digest, group_name, mailbox_address)
+           values ($1, $2, $3, $4, $5, $6, $7)
+           returning token_id, name, role, group_name as "group", mailbox_address as mailbox, created_at, expires_at,
+                     revoked_at, last_used_at"#,
+        scope.tenant.0,
         name,
         role,
         expires_at,
-        &digest.0[..]
+        &digest.0[..],
+        scope.group,
+        scope.mailbox
     );
     Ok(token.fetch_one(executor).await?)
 }
@@ -62,8 +70,8 @@ pub async fn create(
 pub async fn bearer(executor: impl PgExecutor<'_>, digest: &Digest) -> Result<Option<Bearer>> {
     let bearer = sqlx::query_as!(
         Bearer,
-        "select token_id, tenant_id, name, role from token
-         where digest = $1 and revoked_at is null and (expires_at is null or expires_at > now())",
+        r#"select token_id, tenant_id, name, role, group_name as "group", mailbox_address as mailbox from token
+           where digest = $1 and revoked_at is null and (expires_at is null or expires_at > now())"#,
         &digest.0[..]
     );
     Ok(bearer.fetch_optional(executor).await?)
@@ -91,9 +99,11 @@ pub async fn list(
 ) -> Result<Vec<Token>> {
     let tokens = sqlx::query_as!(
         Token,
-        "select token_id, name, role, created_at, expires_at, revoked_at, last_used_at from token
-         where tenant_id = $1 and ($2::text is null or name > $2)
-         order by name limit $3",
+        r#"select token_id, name, role, group_name as "group", mailbox_address as mailbox, created_at, expires_at, revoked_at,
+                  last_used_at
+           from token
+           where tenant_id = $1 and ($2::text is null or name > $2)
+           order by name limit $3"#,
         tenant.0,
         after,
         limit

@@ -24,7 +24,6 @@ pub const ALL: &[&str] = &[
     "ship.ready",
     "ship.amid",
     "ship.answered",
-    "drop.written",
     "drop.committed",
     "drop.removed",
     // The recovery gateway: taking in.
@@ -79,6 +78,12 @@ pub const SWITCH: &[&str] = &[
 /// The places of UID continuity: numbers raised, and a folder rebuilt, swapped and noted.
 pub const UIDS: &[&str] =
     &["uids.raised", "uids.built", "uids.swapping", "uids.aside", "uids.renamed", "uids.replaced", "uids.committed"];
+
+/// The places of a canary: noted and not written, written and not noted.
+pub const CANARY: &[&str] = &["canary.begun", "canary.appended"];
+
+/// The places of bringing two sides together: both are read and nothing is written; what came late is given and not taken over.
+pub const MERGE: &[&str] = &["merge.read", "late.appended"];
 
 /// The folder a test arms failpoints in.
 pub const VARIABLE: &str = "UNDERSTUDY_FAILPOINTS";

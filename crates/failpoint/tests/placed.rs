@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use understudy_failpoint::{ALL, SWITCH, UIDS};
+use understudy_failpoint::{ALL, CANARY, MERGE, SWITCH, UIDS};
 
 const CALL: &str = "failpoint::here(\"";
 
@@ -29,7 +29,7 @@ fn every_failpoint_is_placed_and_every_place_is_listed() {
         sources(&root.join(role), &mut files);
     }
     let text: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
-    let listed: Vec<&str> = [ALL, SWITCH, UIDS].concat();
+    let listed: Vec<&str> = [ALL, CANARY, MERGE, SWITCH, UIDS].concat();
     for (at, name) in listed.iter().enumerate() {
         assert!(text.contains(&format!("\"{name}\"")), "{name} is listed and placed nowhere");
         assert!(!listed[..at].contains(name), "{name} is listed twice");

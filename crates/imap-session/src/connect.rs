@@ -16,7 +16,7 @@ use async_imap::{Authenticator, Client};
 use futures_util::FutureExt;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
     time::timeout,
 };
@@ -233,24 +233,43 @@ fn words(bytes: &[u8]) -> impl Iterator<Item = &str> {
     bytes.split(|&byte| byte == b' ').filter_map(|word| std::str::from_utf8(word).ok()).filter(|word| !word.is_empty())
 }
 
+/// Is somebody there who would take a log-in? Connects, protects the connection, takes the greeting and says goodbye.
+pub async fn knock(address: &Address) -> Result<()> {
+    let (stream, greeted) = connect(address).await?;
+    let mut gate = Gate::new(stream);
+    let talk = async {
+        let mut client = Client::new(&mut gate);
+        if greeted { Ok(()) } else { greet(&mut client).await }
+    };
+    AssertUnwindSafe(talk).catch_unwind().await.map_err(|_| Error::Protocol("its greeting could not be read"))??;
+    // Whether it hears this does not matter.
+    let _ = gate.stream.write_all(b"bye LOGOUT\r\n").await;
+    Ok(())
+}
+
 async fn open(address: &Address, login: &Login) -> Result<(Conversation, Capabilities)> {
+    let (stream, greeted) = connect(address).await?;
+    let mut gate = Gate::new(stream);
+    // imap-proto is known to panic on remarks with non-ASCII text.
+    let capabilities = AssertUnwindSafe(log_in(&mut gate, greeted, login)).catch_unwind().await;
+    let capabilities = capabilities.map_err(|_| Error::Protocol("its greeting could not be read"))??;
+    Ok((Conversation::new(gate.stream, gate.framer), capabilities))
+}
+
+/// A stream with the protection that was asked for; whether the greeting was taken already.
+async fn connect(address: &Address) -> Result<(Box<dyn Transport>, bool)> {
     let unreachable = |source| Error::Unreachable { server: address.shown(), source };
     let tcp = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(unreachable)?;
     // Before TLS: commands go out in several small writes there, and with Nagle each would wait for a round trip.
     tcp.set_nodelay(true).map_err(unreachable)?;
-    let (stream, greeted): (Box<dyn Transport>, bool) = match &address.protection {
+    Ok(match &address.protection {
         Protection::Tls(trust) => (Box::new(protect(address, trust, tcp).await?), false),
         Protection::Loopback => (Box::new(tcp), false),
         Protection::StartTls(trust) => {
             let tcp = start_tls(tcp).await?;
             (Box::new(protect(address, trust, tcp).await?), true)
         }
-    };
-    let mut gate = Gate::new(stream);
-    // imap-proto is known to panic on remarks with non-ASCII text.
-    let capabilities = AssertUnwindSafe(log_in(&mut gate, greeted, login)).catch_unwind().await;
-    let capabilities = capabilities.map_err(|_| Error::Protocol("its greeting could not be read"))??;
-    Ok((Conversation::new(gate.stream, gate.framer), capabilities))
+    })
 }
 
 async fn protect(address: &Address, trust: &Trust, tcp: TcpStream) -> Result<impl Transport + use<>> {

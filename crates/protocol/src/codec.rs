@@ -85,6 +85,7 @@ mod tests {
             seq: Seq(3),
             epoch: Epoch(1),
             seed: false,
+            previous: Digest::of(b"two"),
             captured_at: Utc::now(),
             changes: vec![
                 Change::FolderCreated {

@@ -98,11 +98,17 @@ impl Side {
     }
 }
 
-/// BLAKE3 of some bytes: 32 of them, written as 64 hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// BLAKE3 of some bytes: 32 of them, written as 64 hex digits. The default, all zeros, stands for one that is not known.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub [u8; 32]);
 
 impl Digest {
+    /// Is it known?
+    #[must_use]
+    pub fn is_known(self) -> bool {
+        self != Self::default()
+    }
+
     /// The digest of `bytes`.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {

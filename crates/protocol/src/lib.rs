@@ -2,11 +2,14 @@
 //!
 //! Keeps true: every value here can be written by one version and read by the next (see [`codec`]).
 
+pub mod calendar;
 pub mod change;
 pub mod codec;
 pub mod ids;
 pub mod messages;
+pub mod part_key;
 pub mod path;
+pub mod policy;
 pub mod position;
 pub mod server;
 pub mod transaction;
@@ -14,6 +17,7 @@ pub mod uid_set;
 
 pub use change::{AddedMessage, Change, ContentRef};
 pub use ids::{Digest, Direction, Epoch, FolderId, MailboxId, ModSeq, Seq, Side, TenantId, Uid, UidValidity};
+pub use part_key::PartKey;
 pub use path::FolderPath;
 pub use position::{FolderPosition, Position};
 pub use transaction::Transaction;

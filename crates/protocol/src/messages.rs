@@ -8,6 +8,7 @@
 //! | `POST /link/v1/ship` | frames of [`Shipment`] | [`Shipped`] |
 //! | `POST /link/v1/heartbeat` | [`Heartbeat`] | [`Directives`]; held open until there is one or the asked time passed |
 //! | `POST /link/v1/known/{mailbox}` | – | frames of [`Known`]: what the recovery site holds of a mailbox |
+//! | `POST /link/v1/lacks` | [`Lacks`]: parts | [`Lacks`]: those that are not there |
 //! | `POST /link/v1/report` | [`Report`] | nothing |
 //! | `POST /link/v1/inventory/{run}` | frames of [`InventoryFrame`] | nothing |
 
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    ContentRef, Digest, Epoch, FolderId, FolderPath, FolderPosition, MailboxId, Seq, TenantId, Uid, UidSet,
+    ContentRef, Digest, Epoch, FolderId, FolderPath, FolderPosition, MailboxId, PartKey, Seq, TenantId, Uid, UidSet,
     UidValidity, server::Server,
 };
 
@@ -47,6 +48,9 @@ pub struct Welcome {
     /// Spool files may be handed over by name ([`Shipment::Handed`]): both gateways work on the same folder.
     #[serde(default)]
     pub hands_over: bool,
+    /// Messages may come in parts ([`Shipment::Part`]), and shipments packed.
+    #[serde(default)]
+    pub takes_parts: bool,
 }
 
 /// One frame of a shipment: contents come before the transaction that names them.
@@ -55,16 +59,34 @@ pub struct Welcome {
 pub enum Shipment {
     /// Exactly `size` raw bytes follow the frame.
     Content(ContentRef),
+    /// Exactly `size` raw bytes follow: a part, unwrapped, under the digest by its tenant's [`PartKey`].
+    Part(ContentRef),
+    /// A message, put together by this recipe (`content::Recipe`). The octets of its own follow, as many as the recipe says.
+    Skeleton {
+        content: ContentRef,
+        #[serde(with = "serde_bytes")]
+        recipe: Vec<u8>,
+    },
     /// These contents lie, from these offsets on, in the file of that name in the spool folder both gateways share.
     Handed { file: String, contents: Vec<(ContentRef, u64)> },
     /// A [`crate::Transaction`] by [`crate::codec::encode`], as it rests in the journal.
     Transaction(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
+/// Which of a tenant's parts are not there? And the answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lacks {
+    pub tenant: TenantId,
+    pub parts: Vec<Digest>,
+}
+
 /// The answer to a shipment: one acknowledgement per mailbox named in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shipped {
     pub acks: Vec<Ack>,
+    /// Nothing of it was taken: it was packed after bytes that are not known there any more. Pack it by itself.
+    #[serde(default)]
+    pub unseen: bool,
 }
 
 /// Cumulative acknowledgement of one mailbox.
@@ -89,7 +111,7 @@ pub enum Refusal {
     Epoch { current: Epoch },
     /// Nobody protects this mailbox (any more).
     UnknownMailbox,
-    /// It names content that is neither here nor in the shipment.
+    /// It names content that is neither here nor in the shipment: messages, or parts of one.
     LacksContent { digests: Vec<Digest> },
     /// It travels the wrong way for the mailbox's side.
     Direction,
@@ -98,7 +120,7 @@ pub enum Refusal {
 }
 
 /// Sent all the time, by which the recovery site knows the source lives; also fetches directives.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Heartbeat {
     pub gateway: Uuid,
     pub sent_at: DateTime<Utc>,
@@ -111,6 +133,56 @@ pub struct Heartbeat {
     /// Mailboxes that have not proven themselves lately, all of them; no byte while there is none. Counts where `wait_ms` is not 0.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unproven: Vec<Unproven>,
+    /// What the source gateway found when it looked whether primaries answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub looks: Vec<Look>,
+    /// How the link itself fares, where it changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<LinkReport>,
+}
+
+/// The link as the source gateway sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LinkReport {
+    /// The ways to the recovery site, the best first.
+    pub paths: Vec<PathReport>,
+    /// Everything that went over the wire since this process began.
+    pub bytes: Vec<WireBytes>,
+}
+
+/// One way to the recovery site.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PathReport {
+    pub url: String,
+    /// `used`, `standing_by`, `untried` or `down`.
+    pub state: String,
+    /// Why it is down.
+    #[serde(default)]
+    pub reason: Option<String>,
+    pub since: DateTime<Utc>,
+    #[serde(default)]
+    pub round_trip_ms: Option<f64>,
+}
+
+/// Bytes of one kind in one direction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireBytes {
+    /// `out` or `in`, as the source gateway sees it.
+    pub direction: String,
+    /// `live`, `seed`, `check`, `control` or `overhead`.
+    pub kind: String,
+    pub bytes: u64,
+}
+
+/// What the link may use of the line, as calendars ([`crate::calendar::Calendar`]); empty: no limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Everything sent, in bytes on the wire.
+    #[serde(default)]
+    pub wire: String,
+    /// Seeding alone.
+    #[serde(default)]
+    pub seeding: String,
 }
 
 /// A mailbox of which the source gateway cannot tell whether anything changed.
@@ -121,6 +193,27 @@ pub struct Unproven {
     pub seconds: u64,
     /// `primary` or `source_gateway`.
     pub place: String,
+}
+
+/// What one look at a primary found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Look {
+    /// Name of the primary.
+    pub server: String,
+    /// Log-in, folder and message were tried, not only whether somebody answers.
+    pub deep: bool,
+    pub outcome: LookOutcome,
+    pub seconds: f64,
+}
+
+/// What came of a look.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LookOutcome {
+    Good,
+    Bad(String),
+    /// It answers; for reasons of our own nothing more was learned.
+    Unknown(String),
 }
 
 /// How one mailbox fares at the source.
@@ -184,6 +277,12 @@ pub struct Directives {
     pub mailboxes: Vec<Assignment>,
     /// Asked once each; answered by a [`Report`] with the same id. Repeated until answered.
     pub requests: Vec<Request>,
+    /// What the link may use of the line.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Of every tenant: the key of its parts' digests.
+    #[serde(default)]
+    pub part_keys: Vec<(TenantId, PartKey)>,
 }
 
 /// One mailbox to mirror.
@@ -200,6 +299,12 @@ pub struct Assignment {
     pub attempt: i32,
     pub received: Seq,
     pub applied: Seq,
+    /// Lower is served earlier.
+    #[serde(default)]
+    pub priority: i32,
+    /// Of the transaction last received.
+    #[serde(default)]
+    pub digest: Digest,
 }
 
 /// Something asked of the source gateway once.
@@ -286,6 +391,9 @@ pub enum Known {
         received: Seq,
         epoch: Epoch,
         subscriptions: Vec<FolderPath>,
+        /// Of the transaction last received.
+        #[serde(default)]
+        digest: Digest,
     },
     Folder {
         folder: FolderId,

@@ -25,6 +25,9 @@ pub struct Server {
     pub submission: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manage: Option<Manage>,
+    /// Whose mailbox checks of the server's health use; any protected one when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
 }
 
 /// What a mail server is to us.
@@ -62,6 +65,19 @@ pub enum LoginMethod {
     Authzid,
     /// Every user's own password.
     Each,
+}
+
+/// A mailbox that is there for checks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Canary {
+    pub address: String,
+    /// A message may be appended there and removed again.
+    #[serde(default)]
+    pub write: bool,
+    /// The user's own password, first line of this file: shows whether users reach the server past the front doors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
 }
 
 /// A standby's management interface, through which it can keep the primary's UIDs.

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::{Change, Direction, Epoch, MailboxId, Position, Seq};
+use crate::{Change, Digest, Direction, Epoch, MailboxId, Position, Seq};
 
 /// The ordered changes of one mailbox, shipped and applied as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,4 +20,8 @@ pub struct Transaction {
     pub changes: Vec<Change>,
     /// The positions of the folders this transaction moved on; the others stand where they stood.
     pub position: Position,
+    /// Of the transaction before it, by [`crate::codec::encode`] as it was captured: two journals that agree in their numbers may
+    /// still not be the same one. Not known of the first, and from gateways that do not say.
+    #[serde(default)]
+    pub previous: Digest,
 }

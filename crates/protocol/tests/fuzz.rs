@@ -114,6 +114,7 @@ mod samples {
             seq: Seq(3),
             epoch: Epoch(1),
             seed: false,
+            previous: Digest::of(b"two"),
             captured_at: chrono::DateTime::UNIX_EPOCH,
             changes: vec![
                 Change::FolderCreated {
@@ -145,6 +146,9 @@ mod samples {
         let tagged = |kind: u8, bytes: Vec<u8>| [vec![kind], bytes].concat();
         let mut shipment = Vec::new();
         encode_frame(&Shipment::Content(content()), &mut shipment).unwrap();
+        encode_frame(&Shipment::Part(content()), &mut shipment).unwrap();
+        let recipe = vec![0, 5];
+        encode_frame(&Shipment::Skeleton { content: content(), recipe }, &mut shipment).unwrap();
         encode_frame(&Shipment::Transaction(encode(&transaction()).unwrap()), &mut shipment).unwrap();
         let ack = |refused| Ack { mailbox: MailboxId(7), received: Seq(3), applied: Seq(2), refused };
         let lacks = Refusal::LacksContent { digests: vec![Digest::of(b"x")] };
@@ -155,6 +159,7 @@ mod samples {
                 ack(Some(Refusal::Gap)),
                 ack(Some(lacks)),
             ],
+            unseen: false,
         };
         vec![
             ("transaction", tagged(b't', encode(&transaction()).unwrap())),

@@ -64,7 +64,8 @@ impl PackWriter {
         Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    /// Hands everything gathered to the file, where others can read it; it may not be on the disk yet.
+    pub fn flush(&mut self) -> io::Result<()> {
         // At a place of our own: what a failed write (a full disk) left behind lies beyond it and is written over.
         self.file.write_all_at(&self.buffer, self.written)?;
         self.written += self.buffer.len() as u64;

@@ -14,7 +14,7 @@ use understudy_imap_session::{Command, Error, Tagged};
 use understudy_protocol::{AddedMessage, ContentRef, Digest, FolderId, Seq, Uid, UidSet, UidValidity};
 use understudy_replication::plan::{Step, plan};
 
-use super::{REFUSED_BATCH, StandbyReset, Work};
+use super::{FIRST, REFUSED_BATCH, REFUSED_ROUND, StandbyReset, Work};
 use crate::{
     append::{self, Outcome},
     strays::{self, Strays, Wanted},
@@ -38,7 +38,11 @@ impl Work<'_> {
         }
         if !rest.is_empty() {
             let wanted: Vec<ContentRef> = rest.iter().map(|&index| wanted[index]).collect();
-            let mut contents = self.applier.store.contents(self.target.tenant, &wanted).await?;
+            let (store, tenant) = (&self.applier.store, self.target.tenant);
+            let mut contents = match wanted.iter().all(|content| self.places.contains_key(&content.digest)) {
+                true => store.contents_at(tenant, &wanted, &self.places).await?,
+                false => store.contents(tenant, &wanted).await?,
+            };
             let to_append: Vec<&AddedMessage> = rest.iter().map(|&index| &messages[index]).collect();
             let mut numbering = self.numbering(folder);
             let done = append::append(&mut self.standby, &name, &to_append, &mut contents, numbering.as_mut()).await?;
@@ -149,7 +153,9 @@ impl Work<'_> {
             messages.iter().enumerate().filter(|(index, _)| outcomes[*index].is_none()).collect::<Vec<_>>()
         {
             let [loose, without_last] = strays::other_digests(&mut contents, index, message.content.size).await?;
-            if contents.last_byte(index)? == Some(b'\r') && messages.iter().all(|m| m.content.digest != without_last) {
+            if contents.last_byte(index).await? == Some(b'\r')
+                && messages.iter().all(|m| m.content.digest != without_last)
+            {
                 // What a crash left of `append::append_padded`: the copy that lacks its CR gives way to an exact one.
                 free.retain(|stray| {
                     let superfluous = stray.digest == without_last;
@@ -300,13 +306,27 @@ impl Work<'_> {
         }
     }
 
-    /// Tries messages again that the standby refused, where that may help now.
-    pub(super) async fn retry_refused(&mut self) -> anyhow::Result<()> {
+    /// Tries messages again that the standby refused, where that may help now: those after the last ones tried, or all of them.
+    pub(super) async fn retry_refused(&mut self, all: bool) -> anyhow::Result<()> {
         self.retry_folders().await?;
-        let refused = mirror::refused(self.pool(), self.mailbox(), REFUSED_BATCH).await?;
-        if refused.is_empty() {
-            return Ok(());
+        let mut after = if all { FIRST } else { self.applier.refused_after(self.mailbox()) };
+        let mut tried = 0;
+        while all || tried < REFUSED_ROUND {
+            let refused = mirror::refused(self.pool(), self.mailbox(), after, REFUSED_BATCH).await?;
+            let Some(last) = refused.last() else {
+                // Those at the beginning had their turn before.
+                after = FIRST;
+                break;
+            };
+            after = (last.folder, last.uid);
+            tried += refused.len();
+            self.retry(refused).await?;
         }
+        self.applier.tried_refused(self.mailbox(), after);
+        Ok(())
+    }
+
+    async fn retry(&mut self, refused: Vec<MirrorMessage>) -> anyhow::Result<()> {
         let mut by_folder: BTreeMap<FolderId, Vec<AddedMessage>> = BTreeMap::new();
         for message in refused {
             by_folder.entry(message.folder).or_default().push(addition(message));

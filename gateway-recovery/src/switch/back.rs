@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use understudy_database::{
-    continuity::Continuity,
+    continuity::{self, Continuity},
     mirror::{self, Effects, MirrorFolder},
     switch::{self, Subject, Switch},
 };
@@ -195,6 +195,7 @@ impl Runner {
             let effects = Effects { folders: [(folder.folder, folder)].into(), ..Effects::default() };
             mirror::record(db, subject.mailbox, &effects).await?;
         }
+        continuity::came_home(db, subject.mailbox).await?;
         Ok(switch::settle_journal(db, subject.mailbox).await?)
     }
 }

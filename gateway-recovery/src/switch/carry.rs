@@ -48,7 +48,8 @@ impl Depot {
         for slice in all.chunks(SLICE) {
             let slice: UidSet = slice.iter().copied().collect();
             let rows = from.session().rows(&slice).await?;
-            let mut sink = Sink { receiving: self.store.begin()?, current: None, done: Vec::new() };
+            let mut sink =
+                Sink { receiving: self.store.begin(Some(self.tenant)).await?, current: None, done: Vec::new() };
             from.session().bodies(&slice, &mut sink).await?;
             let Sink { receiving, mut done, .. } = sink;
             let places = receiving.finish().await?;
@@ -143,6 +144,34 @@ pub(crate) async fn set_flags(
     if let Some(Tagged::No { .. } | Tagged::Bad { .. }) = verdicts.first() {
         let flags = flags.into_iter().filter(|flag| is_system_flag(flag)).collect();
         run(to, Command::StoreFlags { uids, flags }, "UID STORE").await?;
+    }
+    Ok(())
+}
+
+/// Gives messages flags and takes some from them; every other flag stays as it is. Keywords that the server does not take are left out.
+pub(crate) async fn change_flags(
+    to: &mut Standby,
+    name: &FolderName,
+    uids: UidSet,
+    added: Vec<String>,
+    removed: Vec<String>,
+) -> Result<(), Error> {
+    if uids.is_empty() {
+        return Ok(());
+    }
+    to.select(name).await?;
+    if !added.is_empty() {
+        let command = Command::AddFlags { uids: uids.clone(), flags: added.clone() };
+        let verdicts = to.session().run_all(&[command]).await?;
+        let flags: Vec<String> = added.into_iter().filter(|flag| is_system_flag(flag)).collect();
+        if let Some(Tagged::No { .. } | Tagged::Bad { .. }) = verdicts.first()
+            && !flags.is_empty()
+        {
+            run(to, Command::AddFlags { uids: uids.clone(), flags }, "UID STORE").await?;
+        }
+    }
+    if !removed.is_empty() {
+        run(to, Command::RemoveFlags { uids, flags: removed }, "UID STORE").await?;
     }
     Ok(())
 }

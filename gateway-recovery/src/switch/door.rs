@@ -89,8 +89,8 @@ pub(crate) async fn cut_left_behind(pool: &PgPool, mailbox: MailboxId, left: Sid
 
 impl Held {
     /// Lets what waits through to the new side. False when it took too long or the epoch is another.
-    pub(crate) async fn flip(mut self, switch: &Switch, sweep: Option<Duration>) -> Result<bool, Stop> {
-        let flipped = switch::flip(&mut self.transaction, switch, sweep.map(|sweep| sweep.as_secs_f64())).await?;
+    pub(crate) async fn flip(mut self, switch: &Switch, sweep: Duration) -> Result<bool, Stop> {
+        let flipped = switch::flip(&mut self.transaction, switch, sweep.as_secs_f64()).await?;
         if flipped {
             understudy_failpoint::here("switch.flipping");
             self.transaction.commit().await?;

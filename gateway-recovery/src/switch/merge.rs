@@ -255,6 +255,12 @@ fn folded(flags: &[String]) -> BTreeMap<String, &String> {
     flags.iter().map(|flag| (flag.to_ascii_lowercase(), flag)).collect()
 }
 
+/// The flags of `one` that `other` has not.
+pub(crate) fn lacking(one: &[String], other: &[String]) -> Flags {
+    let other = folded(other);
+    one.iter().filter(|flag| !other.contains_key(&flag.to_ascii_lowercase())).cloned().collect()
+}
+
 fn same(one: &[String], other: &[String]) -> bool {
     one == other || folded(one).keys().eq(folded(other).keys())
 }

@@ -9,6 +9,7 @@ mod carry;
 mod door;
 mod equal;
 mod headroom;
+mod hooked;
 mod merge;
 mod over;
 mod pass;
@@ -37,6 +38,8 @@ use understudy_protocol::{MailboxId, Side, TenantId, messages::Trouble};
 use self::steps::{Steps, Stop, fault};
 use crate::{runs::Runner, verify::internal};
 
+pub(crate) use carry::{Depot, addition, stored};
+pub(crate) use sides::Sides;
 pub(crate) use sweep::Sweeper;
 
 /// Mailboxes of one run moved at once: each holds one connection to the database while its user waits.
@@ -59,6 +62,8 @@ struct Asked {
     max_loss: Option<i64>,
     #[serde(default)]
     dry_run: bool,
+    /// Nobody waits for the last words of this primary: it was found down.
+    primary_down: Option<String>,
 }
 
 /// How a mailbox is to be moved.
@@ -114,9 +119,13 @@ impl Runner {
         let order =
             Order { target, emergency: asked.mode == "emergency", max_loss: asked.max_loss, dry_run: asked.dry_run };
         let selector = switch::Selector { mailboxes: Some(&asked.mailbox_ids), ..switch::Selector::default() };
-        let mailboxes = switch::selected(&self.pool, TenantId(run.tenant_id), &selector).await;
+        let mailboxes = switch::selected(&self.pool, &TenantId(run.tenant_id).into(), &selector).await;
         let mailboxes = mailboxes.map_err(|error| internal(&error))?;
         let moving = Moving { run, order, cancel: CancellationToken::new(), silent: Mutex::default() };
+        if let Some(primary) = &asked.primary_down {
+            moving.was_silent(primary);
+        }
+        self.before(&moving, &asked.mailbox_ids).await?;
         let watching = self.watch_cancel(run, &moving.cancel);
         let all = stream::iter(mailboxes)
             .map(|(mailbox, address)| self.one(&moving, mailbox, address))
@@ -139,6 +148,7 @@ impl Runner {
             "cancelled": cancelled,
             "mailboxes": results,
         });
+        self.after(&moving, &asked.mailbox_ids, &result).await;
         if let (Ended::Failed, Some(first)) = (ended, results.first()) {
             result["reason"] = first["reason"].clone();
             result["remedy"] = first["remedy"].clone();

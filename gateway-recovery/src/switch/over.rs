@@ -13,7 +13,7 @@ use understudy_database::{
     switch::{self, Subject, Switch},
 };
 use understudy_imap_session::{Error, FolderName};
-use understudy_protocol::{Change, Digest, FolderId, FolderPath, MailboxId, Seq, Side, Uid, UidSet, messages::Trouble};
+use understudy_protocol::{Change, Digest, FolderId, FolderPath, MailboxId, Seq, Uid, UidSet, messages::Trouble};
 use understudy_replication::{inventory::Digests, trouble::explain};
 
 use super::{
@@ -360,7 +360,7 @@ fn not_equal(subject: &Subject, why: &str) -> Trouble {
 }
 
 pub(super) async fn flip(held: Held, switch: &Switch) -> Result<(), Stop> {
-    if held.flip(switch, (switch.target == Side::Standby).then_some(SWEEP)).await? {
+    if held.flip(switch, SWEEP).await? {
         return Ok(());
     }
     Err(fault(

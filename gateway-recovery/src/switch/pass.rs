@@ -12,13 +12,14 @@ use understudy_database::{
     continuity::Continuity,
     mirror::{self, Effects, MirrorFolder, MirrorMessage, SetAside},
 };
+use understudy_failpoint as failpoint;
 use understudy_imap_session::{Error, FolderName, FolderStatus};
 use understudy_protocol::{FolderId, FolderPath, FolderPosition, MailboxId, Uid, UidSet};
 use understudy_replication::folders::rebase;
 
 use super::{
     carry::{self, Depot, Fetched, addition, stored},
-    merge::{Carry, Merge, Scope, merge},
+    merge::{Carry, Flags, Merge, Scope, lacking, merge},
     sides::{self, Listed, Read, Sides},
     tree::{self, Place},
 };
@@ -200,6 +201,7 @@ impl Passes {
         for work in &mut works {
             self.add(sides, listed, work, &mut folders, report).await?;
         }
+        failpoint::here("merge.read");
         for work in &works {
             self.set_flags(sides, work, report).await?;
         }
@@ -490,11 +492,11 @@ impl Passes {
         let (place, merge) = (&work.place, &work.merge);
         if let Some(path) = &place.primary {
             report.flags_on_primary += merge.primary_flags.len() as u64;
-            flag_all(&mut sides.primary, path, &merge.primary_flags).await?;
+            flag_all(&mut sides.primary, path, &work.primary.side.messages, &merge.primary_flags).await?;
         }
         if let Some(path) = &place.standby {
             report.flags_on_standby += merge.standby_flags.len() as u64;
-            flag_all(&mut sides.standby, path, &merge.standby_flags).await?;
+            flag_all(&mut sides.standby, path, &work.standby.side.messages, &merge.standby_flags).await?;
         }
         if merge.common_flags.is_empty() {
             return Ok(());
@@ -684,10 +686,22 @@ fn grouped(flags: &[(Uid, Vec<String>)]) -> BTreeMap<Vec<String>, UidSet> {
     groups
 }
 
-async fn flag_all(side: &mut Standby, path: &FolderPath, flags: &[(Uid, Vec<String>)]) -> Result<(), Error> {
+/// Changes flags from what was read to what is wanted. Only the difference is written: what the user flagged since the reading stays.
+async fn flag_all(
+    side: &mut Standby,
+    path: &FolderPath,
+    read: &BTreeMap<Uid, Flags>,
+    wanted: &[(Uid, Flags)],
+) -> Result<(), Error> {
     let name = side.session().name_for(path);
-    for (flags, uids) in grouped(flags) {
-        carry::set_flags(side, &name, uids, flags).await?;
+    let none = Flags::new();
+    let mut groups: BTreeMap<(Flags, Flags), UidSet> = BTreeMap::new();
+    for (uid, wanted) in wanted {
+        let read = read.get(uid).unwrap_or(&none);
+        groups.entry((lacking(wanted, read), lacking(read, wanted))).or_default().insert(*uid);
+    }
+    for ((added, removed), uids) in groups {
+        carry::change_flags(side, &name, uids, added, removed).await?;
     }
     Ok(())
 }

@@ -1,21 +1,22 @@
 //! The sweep of the old side: what the primary still took after a switchover, or never shipped before an outage, is brought
-//! to the standby while the user works there.
+//! to the standby while the user works there; and what the standby still took after a switchback is brought home.
 //!
-//! Keeps true: the primary is only read; a mailbox is swept until a reading that began late enough has come through.
+//! Keeps true: the old side is only read; a mailbox is swept until a reading that began late enough has come through.
+//! Not here: bringing home (`applier::late`): while mirroring, only the applier touches the standby.
 
 use std::{collections::HashMap, time::Duration};
 
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use understudy_database::switch::{self, Sweeping};
-use understudy_protocol::MailboxId;
+use understudy_protocol::{MailboxId, Side};
 
 use super::{
     merge::Scope,
     pass::{Passes, Report},
     sides::Sides,
-    steps::Stop,
+    steps::{Stop, fault},
 };
 use crate::runs::Runner;
 
@@ -27,6 +28,10 @@ const FIRST_BACKOFF: Duration = Duration::from_secs(2);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 /// Between readings of a primary that answers.
 const PAUSE: Duration = Duration::from_secs(5);
+/// Between looks at a standby that was left: only mail that was on its way then can still come.
+const LATE_PAUSE: Duration = Duration::from_secs(20);
+/// How long a mailbox may wait for its turn to be looked at.
+const TURN: Duration = Duration::from_secs(120);
 /// Mailboxes swept at once.
 const SIDE_BY_SIDE: usize = 4;
 
@@ -78,7 +83,11 @@ impl Sweeper {
                         before.map_or(FIRST_BACKOFF, |backoff| (backoff * 2).min(LONGEST_BACKOFF))
                     }
                 };
-                let pause = if backoff == FIRST_BACKOFF { PAUSE } else { backoff };
+                let pause = match sweeping.active {
+                    _ if backoff != FIRST_BACKOFF => backoff,
+                    Side::Standby => PAUSE,
+                    Side::Primary => LATE_PAUSE,
+                };
                 next.insert(sweeping.mailbox, Next { at: Instant::now() + pause, backoff });
             }
             tokio::select! {
@@ -90,6 +99,9 @@ impl Sweeper {
 
     /// Reads the primary once and brings over what it has; the last reading begins when it is due.
     async fn sweep(&self, sweeping: &Sweeping) -> Result<(), Stop> {
+        if sweeping.active == Side::Primary {
+            return self.sweep_standby(sweeping).await;
+        }
         let runner = &self.runner;
         let Ok(_alone) = runner.alone.of(sweeping.mailbox).try_lock_owned() else { return Ok(()) };
         let subject = runner.subject(sweeping.mailbox).await?;
@@ -124,6 +136,33 @@ impl Sweeper {
         }
         let mut db = runner.pool.begin().await?;
         switch::swept(&mut db, sweeping, &found, sweeping.is_due && !total.moving).await?;
+        db.commit().await?;
+        Ok(())
+    }
+
+    /// Looks once through the standby that was left, in the mailbox's turn to be applied.
+    async fn sweep_standby(&self, sweeping: &Sweeping) -> Result<(), Stop> {
+        let runner = &self.runner;
+        let answer = runner.applying.late().order(sweeping.mailbox);
+        runner.applying.received(sweeping.mailbox);
+        let brought = match timeout(TURN, answer).await {
+            Ok(Ok(Ok(brought))) => brought,
+            Ok(Ok(Err(reason))) => {
+                let remedy = "It is tried again by itself; `understudy mailbox verify ADDRESS` names what is only on the standby.";
+                return Err(fault("late_mail", reason, remedy).into());
+            }
+            // Another look took its place, or the mailbox is not applied just now.
+            Ok(Err(_)) | Err(_) => return Ok(()),
+        };
+        let before = switch::swept_so_far(&runner.pool, sweeping.run_id, sweeping.mailbox).await?;
+        let all = before["brought_home"].as_u64().unwrap_or(0) + brought;
+        let found = json!({ "brought_home": all, "at": chrono::Utc::now() });
+        if brought > 0 {
+            tracing::info!(mailbox.id = %sweeping.mailbox, run.id = %sweeping.run_id, count = brought,
+                "Brought home what the standby still took");
+        }
+        let mut db = runner.pool.begin().await?;
+        switch::swept(&mut db, sweeping, &found, sweeping.is_due).await?;
         db.commit().await?;
         Ok(())
     }

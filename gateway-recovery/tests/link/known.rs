@@ -18,7 +18,12 @@ async fn an_empty_mirror_is_known_from_start_to_end() {
     let (site, mailbox) = Site::with_mailbox().await;
     let answer = site.post(&format!("known/{mailbox}"), "").await.expect(200);
     let frames: Vec<Known> = codec::decode_frames(&answer.body).unwrap();
-    let start = Known::Start { received: Seq(0), epoch: Epoch(1), subscriptions: vec![] };
+    let start = Known::Start {
+        received: Seq(0),
+        epoch: Epoch(1),
+        subscriptions: vec![],
+        digest: understudy_protocol::Digest::default(),
+    };
     assert_eq!(frames, [start, Known::End]);
 }
 

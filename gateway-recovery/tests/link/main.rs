@@ -9,6 +9,7 @@ mod heartbeat;
 mod known;
 mod lossy;
 mod order;
+mod parts;
 mod restart;
 mod secret;
 mod shipment;

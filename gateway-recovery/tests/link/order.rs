@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use understudy_database::mailbox as protected;
 use understudy_protocol::{
-    Digest, Epoch, MailboxId,
+    Digest, Epoch, MailboxId, Transaction, codec,
     messages::{Refusal, Shipped},
 };
 
@@ -34,6 +34,32 @@ async fn a_known_number_with_other_changes_is_refused_as_diverged() {
     let theirs = Cargo::default().whole(mailbox, 2, &[b"another two"]).whole(mailbox, 3, &[b"three"]);
     assert_eq!(site.ship(theirs).await.acks, [refused(mailbox, 2, Refusal::Diverged)]);
     assert_eq!(site.received(mailbox).await.0, 2, "nothing is taken after a refusal");
+}
+
+/// A transaction that says what came before it.
+fn after(previous: Digest, seq: i64, mailbox: MailboxId) -> Transaction {
+    Transaction { previous, ..transaction(mailbox, seq, &[]) }
+}
+
+fn digest_of(transaction: &Transaction) -> Digest {
+    Digest::of(&codec::encode(transaction).unwrap())
+}
+
+#[tokio::test]
+async fn a_number_that_follows_another_transaction_is_refused_as_diverged() {
+    let (site, mailbox) = Site::with_mailbox().await;
+    let one = after(Digest::default(), 1, mailbox);
+    let two = after(digest_of(&one), 2, mailbox);
+    assert_eq!(site.ship(Cargo::default().transaction(&one).transaction(&two)).await.acks, [received(mailbox, 2)]);
+    let stranger = after(digest_of(&one), 3, mailbox);
+    let diverged = refused(mailbox, 2, Refusal::Diverged);
+    assert_eq!(site.ship(Cargo::default().transaction(&stranger)).await.acks, std::slice::from_ref(&diverged));
+    let three = after(digest_of(&two), 3, mailbox);
+    let stranger = after(digest_of(&two), 4, mailbox);
+    let both = Cargo::default().transaction(&three).transaction(&stranger);
+    assert_eq!(site.ship(both).await.acks, [refused(mailbox, 3, Refusal::Diverged)], "also within a shipment");
+    // A gateway that does not say what came before is taken at its numbers.
+    assert_eq!(site.ship(Cargo::default().whole(mailbox, 4, &[])).await.acks, [received(mailbox, 4)]);
 }
 
 #[tokio::test]

@@ -71,6 +71,7 @@ pub(crate) fn transaction(mailbox: MailboxId, seq: i64, contents: &[&[u8]]) -> T
         captured_at: DateTime::UNIX_EPOCH,
         changes: added.collect(),
         position: Position::default(),
+        previous: Digest::default(),
     }
 }
 

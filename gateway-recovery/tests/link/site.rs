@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use understudy_database::{content, journal, mailbox, mailbox::NewMailbox, server};
-use understudy_gateway_recovery::{BrakeConfig, ContentConfig, RecoveryConfig};
+use understudy_gateway_recovery::{BrakeConfig, ContentConfig, LinkSecurity, RecoveryConfig};
 use understudy_protocol::{
     Digest, MailboxId, Seq, TenantId, Transaction, codec,
     messages::{Directives, Heartbeat, MailboxReport, Shipped},
@@ -306,11 +306,12 @@ impl Gateway {
             pool: pool.clone(),
             data_dir: folder.path().to_owned(),
             listener,
-            link_secret: SECRET.to_owned().into(),
-            content: ContentConfig::File(folder.path().join("content")),
+            link: LinkSecurity::Clear(SECRET.to_owned().into()),
+            content: ContentConfig::files(folder.path().join("content")),
             shared_spool: Some(folder.path().join("spool")),
             brake: BrakeConfig::default(),
             verify_every: None,
+            hooks: None,
         };
         let task = tokio::spawn(understudy_gateway_recovery::run(config, shutdown.clone()));
         Self { address, shutdown, task }
@@ -340,12 +341,22 @@ fn definition(name: &str, role: ServerRole) -> Server {
         lmtp: None,
         submission: None,
         manage: None,
+        canary: None,
     }
 }
 
 pub(crate) fn heartbeat(seen_version: u64, wait: Duration, mailboxes: Vec<MailboxReport>) -> Heartbeat {
     let wait_ms = u64::try_from(wait.as_millis()).unwrap();
-    Heartbeat { gateway: Uuid::nil(), sent_at: Utc::now(), wait_ms, seen_version, mailboxes, unproven: Vec::new() }
+    Heartbeat {
+        gateway: Uuid::nil(),
+        sent_at: Utc::now(),
+        wait_ms,
+        seen_version,
+        mailboxes,
+        unproven: Vec::new(),
+        looks: Vec::new(),
+        link: None,
+    }
 }
 
 /// A body that comes piece by piece; an error breaks it off.

@@ -60,10 +60,7 @@ passdb {{
   master = yes
   result_success = continue
 }}
-passdb {{
-  driver = passwd-file
-  args = {dir}/users
-}}
+{user_passdb}
 userdb {{
   driver = passwd-file
   args = {dir}/users
@@ -100,6 +97,7 @@ protocol imap {{
 }}
 ",
         name = options.name,
+        user_passdb = user_passdb(options, &dir.to_string()),
         fsync = options.mail_fsync,
         plugins = plugins.join(" "),
         imap_plugins = options.imap_plugins.join(" "),
@@ -124,6 +122,18 @@ protocol imap {{
         text += &as_ordinary_user();
     }
     text + &options.extra
+}
+
+/// Who may log in, and from where. A master's log-in was taken before; it only needs the user to be there.
+fn user_passdb(options: &Options, dir: &str) -> String {
+    let users = |more: &str| format!("passdb {{\n  driver = passwd-file\n  args = {dir}/users\n{more}}}");
+    match options.users_only_from {
+        None => users(""),
+        Some(address) => {
+            let fenced = format!("  override_fields = allow_real_nets={address}/32\n  skip = authenticated\n");
+            format!("{}\n{}", users(&fenced), users("  skip = unauthenticated\n"))
+        }
+    }
 }
 
 /// Without root there is one user for everything, and no chroot.

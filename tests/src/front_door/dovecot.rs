@@ -1,7 +1,7 @@
 //! The Dovecot proxy.
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -21,6 +21,15 @@ pub struct DovecotProxy {
 impl DovecotProxy {
     /// Starts it; Understudy, whose database it asks, need not run.
     pub fn start(plan: &Plan) -> Result<Self> {
+        Self::start_with(plan, "")
+    }
+
+    /// Mail servers see it come from this address.
+    pub fn start_from(plan: &Plan, address: Ipv4Addr) -> Result<Self> {
+        Self::start_with(plan, &format!("login_source_ips = {address}\n"))
+    }
+
+    fn start_with(plan: &Plan, extra: &str) -> Result<Self> {
         let dir = plan.file("dovecot");
         fs::create_dir_all(&dir)?;
         // What the documentation leaves to the reader.
@@ -36,7 +45,7 @@ impl DovecotProxy {
             lmtp = plan.proxy.lmtp,
         );
         let config = dir.join("dovecot.conf");
-        let text = base + &plan.filled("dovecot.conf", &[])? + &settings_of_account();
+        let text = base + &plan.filled("dovecot.conf", &[])? + &settings_of_account() + extra;
         fs::write(&config, text)?;
         fs::write(dir.join("understudy-sql.conf"), plan.filled("understudy-sql.conf", &[])?)?;
         let (imap, lmtp) =

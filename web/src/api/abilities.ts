@@ -1,6 +1,6 @@
 // What the running Understudy can do, by its own description: a screen offers nothing that would be answered with 404.
 import { useQuery } from "@tanstack/react-query";
-import { token } from "./session";
+import { credentials } from "./session";
 
 interface Description {
   paths: Record<string, Record<string, unknown>>;
@@ -19,7 +19,7 @@ export function useCan(): Can {
 }
 
 async function describe(): Promise<Description> {
-  const response = await fetch("/api/openapi.json", { headers: { Authorization: `Bearer ${token() ?? ""}` } });
+  const response = await fetch("/api/openapi.json", { headers: credentials("GET") });
   if (!response.ok) throw new Error(`the description of the API was answered with ${response.status}`);
   return (await response.json()) as Description;
 }

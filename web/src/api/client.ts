@@ -2,7 +2,7 @@
 import createClient, { type Middleware } from "openapi-fetch";
 import { heard } from "./pulse";
 import type { components, paths } from "./schema";
-import { signOut, token } from "./session";
+import { credentials, signOut, token } from "./session";
 
 export type Schema = components["schemas"];
 export type Mailbox = Schema["Mailbox"];
@@ -46,7 +46,7 @@ function key(): string {
 
 const middleware: Middleware = {
   onRequest({ request }) {
-    request.headers.set("Authorization", `Bearer ${token() ?? ""}`);
+    Object.entries(credentials(request.method)).forEach(([name, value]) => request.headers.set(name, value));
     if (request.method === "POST") request.headers.set("Idempotency-Key", key());
     return request;
   },
@@ -57,7 +57,9 @@ const middleware: Middleware = {
     }
     const problem = (await response.clone().json().catch(() => null)) as Problem | null;
     const known = problem && typeof problem.detail === "string" ? problem : unexplained(response.status);
-    if (response.status === 401 && request.headers.get("Authorization") === `Bearer ${token() ?? ""}`) {
+    // Not what an earlier token was refused.
+    const secret = token();
+    if (response.status === 401 && request.headers.get("Authorization") === (secret ? `Bearer ${secret}` : null)) {
       signOut(`${known.detail}.`);
     }
     throw new Refusal(known);

@@ -6,6 +6,7 @@ import type { QueryClient } from "@tanstack/react-query";
 import { useSyncExternalStore } from "react";
 import type { Event, Schema } from "./client";
 import { heard, streaming } from "./pulse";
+import { credentials, signOut } from "./session";
 import { Frames } from "./stream";
 
 /** Many events at once cause one question. */
@@ -43,7 +44,7 @@ export function lastLagSample(): LagSample | null {
 }
 
 /** Listens until `signal` ends it, and marks what is shown as due for another look. */
-export async function listen(client: QueryClient, token: string, signal: AbortSignal): Promise<void> {
+export async function listen(client: QueryClient, signal: AbortSignal): Promise<void> {
   const page = new Page(client);
   let lastId: string | null = null;
   while (!signal.aborted) {
@@ -52,9 +53,10 @@ export async function listen(client: QueryClient, token: string, signal: AbortSi
     signal.addEventListener("abort", stop);
     let watchdog = setTimeout(stop, SILENT_MS);
     try {
-      const headers: Record<string, string> = { Authorization: `Bearer ${token}`, Accept: "text/event-stream" };
+      const headers: Record<string, string> = { ...credentials("GET"), Accept: "text/event-stream" };
       if (lastId) headers["Last-Event-ID"] = lastId;
       const response = await fetch("/api/v1/events", { headers, signal: attempt.signal, cache: "no-store" });
+      if (response.status === 401) signOut("You were away for too long, or somebody ended the session.");
       if (response.ok && response.body) {
         streaming(true);
         // What happened while nobody listened is not in the stream when this is the first time.

@@ -4,7 +4,7 @@
 // API (`understudy up`). Elsewhere it is unknown, and is said to be so.
 import { useSyncExternalStore } from "react";
 import { lastLagSample } from "./live";
-import { token } from "./session";
+import { credentials } from "./session";
 
 export interface Sample {
   at: number;
@@ -73,7 +73,7 @@ export function sample(earlier: Counters | null, now: Counters): Sample {
 }
 
 async function measure(): Promise<void> {
-  const response = await fetch("/metrics", { headers: { Authorization: `Bearer ${token() ?? ""}` }, cache: "no-store" });
+  const response = await fetch("/metrics", { headers: credentials("GET"), cache: "no-store" });
   if (!response.ok) return;
   const text = await response.text();
   const now: Counters = {

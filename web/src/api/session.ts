@@ -1,4 +1,5 @@
-// The token that this tab was given. It lives as long as the tab, and is sent only to where the page came from.
+// Who is in: somebody who logged in (a cookie that scripts cannot read, and a proof that requests are ours), or the token that this tab
+// was given. A token lives as long as the tab, and is sent only to where the page came from.
 import { useSyncExternalStore } from "react";
 
 /** `/api/docs` reads it too. */
@@ -6,30 +7,70 @@ const KEY = "understudy.token";
 const listeners = new Set<() => void>();
 let refusal = "";
 
+/** Who is logged in; `undefined` while it is not known, null for nobody. */
+export interface Me {
+  name: string;
+  role: "viewer" | "operator" | "administrator" | "billing" | "auditor" | "user";
+  mailbox?: string | null;
+  session?: { csrf: string; second_factor: boolean; recovery_codes_left: number } | null;
+}
+let me: Me | null | undefined;
+
+function changed(): void {
+  listeners.forEach((listener) => listener());
+}
+
+function subscribe(listener: () => void): () => void {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
 export function token(): string | null {
   return sessionStorage.getItem(KEY);
 }
 
-/** Why the last token is gone, for the page that asks for another. */
+/** What a request carries besides the cookie. */
+export function credentials(method: string): Record<string, string> {
+  const secret = token();
+  if (secret) return { Authorization: `Bearer ${secret}` };
+  return method === "GET" || !me?.session ? {} : { "Understudy-Csrf": me.session.csrf };
+}
+
+/** Why nobody is in any more, for the page that asks. */
 export function lastRefusal(): string {
   return refusal;
 }
 
-export function signIn(given: string): void {
+/** Somebody is in: logged in, or by this token. */
+export function signIn(who: Me, given?: string): void {
   refusal = "";
-  sessionStorage.setItem(KEY, given);
-  listeners.forEach((listener) => listener());
+  if (given) sessionStorage.setItem(KEY, given);
+  me = who;
+  changed();
 }
 
+/** Forgets who is in; the server ends a session by `DELETE /api/v1/sessions/current`. */
 export function signOut(reason = ""): void {
   refusal = reason;
   sessionStorage.removeItem(KEY);
-  listeners.forEach((listener) => listener());
+  me = null;
+  changed();
 }
 
-export function useToken(): string | null {
-  return useSyncExternalStore((listener) => {
-    listeners.add(listener);
-    return () => listeners.delete(listener);
-  }, token);
+/** Leaves, also at the server. */
+export async function leave(): Promise<void> {
+  const headers = credentials("DELETE");
+  if (!token()) await fetch("/api/v1/sessions/current", { method: "DELETE", headers }).catch(() => undefined);
+  signOut();
+}
+
+/** Asks who is in, for a page just loaded. */
+export async function recognise(): Promise<void> {
+  const answer = await fetch("/api/v1/me", { headers: credentials("GET"), cache: "no-store" }).catch(() => null);
+  if (answer?.ok) signIn((await answer.json()) as Me);
+  else signOut();
+}
+
+export function useMe(): Me | null | undefined {
+  return useSyncExternalStore(subscribe, () => me);
 }

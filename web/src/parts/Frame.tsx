@@ -1,10 +1,10 @@
 // The frame around every screen: where one can go, whether what is shown is live, and the keyboard's ways.
 import { ActionIcon, Button, useComputedColorScheme, useMantineColorScheme } from "@mantine/core";
 import { Suspense, useEffect, useState } from "react";
-import { Link, NavLink, Route, Routes, useLocation } from "react-router";
+import { Link, Navigate, NavLink, Route, Routes, useLocation } from "react-router";
 import { usePulse } from "../api/pulse";
-import { signOut } from "../api/session";
-import { SCREENS } from "../screens";
+import { leave, useMe } from "../api/session";
+import { isFor, SCREENS } from "../screens";
 import { useNow } from "./Ago";
 import { Failsafe } from "./Failsafe";
 import { GoTo } from "./GoTo";
@@ -20,6 +20,10 @@ export function Frame() {
   const [finding, setFinding] = useState(false);
   const [help, setHelp] = useState(false);
   const { pathname } = useLocation();
+  const me = useMe();
+  const screens = SCREENS.filter((screen) => me && isFor(screen, me.role));
+  // Whose screens are few begins at their own mailbox.
+  const own = me?.role === "user" && me.mailbox ? `/mailboxes/${encodeURIComponent(me.mailbox)}` : null;
   useEffect(() => setMenu(false), [pathname]);
   useKeys({ onFind: () => setFinding(true), onHelp: () => setHelp(true) });
   return (
@@ -35,25 +39,28 @@ export function Frame() {
           Go to… <kbd style={{ marginLeft: "0.5rem" }}>Ctrl K</kbd>
         </Button>
         <SchemeSwitch />
-        <Button className="wide" variant="subtle" size="xs" onClick={() => signOut()}>Sign out</Button>
+        <Link to="/me" className="wide small">{me?.name}</Link>
+        <Button className="wide" variant="subtle" size="xs" onClick={() => void leave()}>Sign out</Button>
       </header>
       <nav id="navigation" className={menu ? "side open" : "side"} aria-label="Screens">
         <ul>
-          {SCREENS.filter((screen) => screen.name).map((screen) => (
+          {own && <li><NavLink to={own}><icons.Mail />Your mailbox</NavLink></li>}
+          {screens.filter((screen) => screen.name).map((screen) => (
             <li key={screen.path}>
               {screen.heading && <h2>{screen.heading}</h2>}
               <NavLink to={screen.path} end={screen.path === "/"} onClick={() => setMenu(false)}>{screen.icon}{screen.name}</NavLink>
             </li>
           ))}
           <li><h2>Reference</h2><a href="/api/docs/"><icons.Braces />REST API</a></li>
-          {menu && <li><Button variant="subtle" onClick={() => signOut()}>Sign out</Button></li>}
+          {menu && <li><Button variant="subtle" onClick={() => void leave()}>Sign out</Button></li>}
         </ul>
       </nav>
       <main id="main" className="main" tabIndex={-1}>
         <Failsafe key={pathname}>
           <Suspense fallback={<p className="quiet">Loading…</p>}>
             <Routes>
-              {SCREENS.map((screen) => <Route key={screen.path} path={screen.path} element={<screen.element />} />)}
+              {own && <Route path="/" element={<Navigate to={own} replace />} />}
+              {screens.map((screen) => <Route key={screen.path} path={screen.path} element={<screen.element />} />)}
               <Route path="*" element={<Nowhere />} />
             </Routes>
           </Suspense>
@@ -66,7 +73,7 @@ export function Frame() {
 }
 
 function Nowhere() {
-  return <Page title="There is no such screen"><p>The address leads nowhere. <Link to="/">Go to the overview</Link>.</p></Page>;
+  return <Page title="There is no such screen"><p>The address leads nowhere, or the screen is for other roles. <Link to="/">Go to where you begin</Link>.</p></Page>;
 }
 
 function Freshness() {

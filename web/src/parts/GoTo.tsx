@@ -6,13 +6,15 @@ import { useState } from "react";
 import { useNavigate } from "react-router";
 import { Dialog } from "./Dialog";
 import { api, body } from "../api/client";
-import { SCREENS } from "../screens";
+import { useMe } from "../api/session";
+import { isFor, SCREENS } from "../screens";
 import { mailboxPath } from "./paths";
 
 const FOUND = 8;
 
 export function GoTo({ onClose }: { onClose: () => void }) {
   const navigate = useNavigate();
+  const me = useMe();
   const [text, setText] = useState("");
   const [at, setAt] = useState(0);
   const [settled] = useDebouncedValue(text.trim(), 150);
@@ -23,7 +25,7 @@ export function GoTo({ onClose }: { onClose: () => void }) {
     queryFn: async ({ signal }) => body(await api.GET("/api/v1/mailboxes", { params: { query: { q: settled, limit: FOUND } }, signal })).items,
   });
   const wanted = text.trim().toLowerCase();
-  const screens = SCREENS.filter((screen) => screen.name?.toLowerCase().includes(wanted))
+  const screens = SCREENS.filter((screen) => me && isFor(screen, me.role) && screen.name?.toLowerCase().includes(wanted))
     .map((screen) => ({ path: screen.path, name: screen.name ?? "", about: "screen" }));
   const boxes = wanted ? (found.data ?? []).map((mailbox) => ({ path: mailboxPath(mailbox), name: mailbox.address, about: mailbox.primary })) : [];
   const options = [...screens, ...boxes];

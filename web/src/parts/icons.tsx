@@ -18,7 +18,12 @@ export const Over = () => <Icon><path d="M4 8h13M13 4l4 4-4 4M20 16H9" /></Icon>
 export const Back = () => <Icon><path d="M20 8H7M11 4 7 8l4 4M4 16h11" /></Icon>;
 export const List = () => <Icon><path d="M9 6h11M9 12h11M9 18h11M4.5 6h.01M4.5 12h.01M4.5 18h.01" /></Icon>;
 export const Pulse = () => <Icon><path d="M3 12h4l3-8 4 16 3-8h4" /></Icon>;
+export const Bell = () => <Icon><path d="M6 16V11a6 6 0 0 1 12 0v5l1.5 2h-15zM10 21h4" /></Icon>;
+export const Coin = () => <Icon><circle cx="12" cy="12" r="8.5" /><path d="M15 8.8a4 4 0 1 0 0 6.4M7.5 11h5M7.5 13.2h5" /></Icon>;
 export const Key = () => <Icon><circle cx="8" cy="15" r="4" /><path d="m11 12 9-9M16 7l3 3" /></Icon>;
+export const People = () => <Icon><circle cx="9" cy="8" r="3.5" /><path d="M2.5 20a6.5 6.5 0 0 1 13 0M16 4.6a3.5 3.5 0 0 1 0 6.8M18 14.2a6.5 6.5 0 0 1 3.5 5.8" /></Icon>;
+export const Person = () => <Icon><circle cx="12" cy="8" r="4" /><path d="M4.5 21a7.5 7.5 0 0 1 15 0" /></Icon>;
+export const Book = () => <Icon><path d="M5 4h12a2 2 0 0 1 2 2v14H7a2 2 0 0 1-2-2zM5 17.5A1.5 1.5 0 0 1 6.500 16H19M9 8h6" /></Icon>;
 export const Menu = () => <Icon size={20}><path d="M4 7h16M4 12h16M4 17h16" /></Icon>;
 export const Sun = () => <Icon><circle cx="12" cy="12" r="4" /><path d="M12 3v2M12 19v2M3 12h2M19 12h2M5.6 5.6 7 7M17 17l1.4 1.4M5.6 18.4 7 17M17 7l1.4-1.4" /></Icon>;
 export const Moon = () => <Icon><path d="M20 14.5A8 8 0 0 1 9.5 4 8 8 0 1 0 20 14.5z" /></Icon>;

@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use serde_json::Value;
 
 use super::Context;
+use crate::client::Client;
 use crate::failure::{Exit, Result};
 use crate::output::{self, Tone};
 
@@ -28,6 +29,12 @@ pub(crate) struct Events {
     /// Begin after the event with this number instead of now
     #[arg(long, value_name = "NUMBER")]
     after: Option<u64>,
+    /// Print what happened lately, newest first, instead of following
+    #[arg(long, conflicts_with_all = ["after", "lag"])]
+    past: bool,
+    /// With --past: only this kind, such as `verdict`
+    #[arg(long, requires = "past")]
+    kind: Option<String>,
     /// Also a line each second while something lags
     #[arg(long)]
     lag: bool,
@@ -36,6 +43,9 @@ pub(crate) struct Events {
 pub(crate) async fn run(events: &Events, context: &Context) -> Result<Exit> {
     let client = context.client()?;
     let query: Vec<(&str, &str)> = events.mailbox.iter().map(|address| ("mailbox", address.as_str())).collect();
+    if events.past {
+        return past(events, context, &client, query).await;
+    }
     let mut last = events.after.map(|number| number.to_string());
     let (mut failures, mut was_connected) = (0, false);
     loop {
@@ -65,6 +75,27 @@ pub(crate) async fn run(events: &Events, context: &Context) -> Result<Exit> {
         }
         tokio::time::sleep(RECONNECT_PAUSE).await;
     }
+}
+
+/// What happened lately.
+async fn past<'q>(
+    events: &'q Events,
+    context: &Context,
+    client: &Client,
+    mut query: Vec<(&'q str, &'q str)>,
+) -> Result<Exit> {
+    query.extend(events.kind.as_deref().map(|kind| ("kind", kind)));
+    let mut page = client.get(&["history"], &query).await?;
+    let items = page["items"].take();
+    if context.json {
+        output::json(&items);
+        return Ok(Exit::Done);
+    }
+    for item in items.as_array().into_iter().flatten() {
+        let kind = item["kind"].as_str().unwrap_or_default().to_owned();
+        show(&Event { id: None, kind, data: item.to_string() }, context);
+    }
+    Ok(Exit::Done)
 }
 
 fn show(event: &Event, context: &Context) {

@@ -1,5 +1,6 @@
 //! `understudy mailbox …`: what is protected, how it fares, and whether the two sides are equal.
 
+mod canary;
 mod held;
 mod list;
 mod protect;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-pub(super) use self::list::Lag;
+pub(super) use self::list::{Lag, Traffic};
 use self::protect::Protect;
 use super::Context;
 use super::server::confirm;
@@ -49,6 +50,12 @@ any order, `primary` and `standby` may be among them), or one address a line and
     Release(Many),
     /// What the brake stopped was not meant: keep it on the standby, and go on
     Discard(Many),
+    /// Prove the pipeline end to end: messages are written into a mailbox made for it, and must reach the standby
+    #[command(after_help = "Examples:
+  understudy mailbox canary canary@example.org --every 60s --within 30s
+  understudy mailbox canary canary@example.org
+  understudy mailbox canary canary@example.org --off")]
+    Canary(canary::Canary),
     /// Stop protecting mailboxes; their copies on the standby stay
     Unprotect(Unprotect),
     /// Wait until every change made before now is visible on the other side
@@ -137,6 +144,7 @@ impl MailboxCommand {
             Self::Held(_) => "show what is held",
             Self::Release(_) => "release the mailbox",
             Self::Discard(_) => "discard what is held",
+            Self::Canary(_) => "look after the canary",
             Self::Unprotect(_) => "unprotect the mailbox",
             Self::Wait(_) => "wait for the mailboxes",
             Self::Verify(_) => "verify the mailboxes",
@@ -157,6 +165,7 @@ pub(crate) async fn run(command: &MailboxCommand, context: &Context) -> Result<E
         MailboxCommand::Discard(many) => {
             steer(context, &client, many, "discard", "Kept on the standby, and on with").await
         }
+        MailboxCommand::Canary(canary) => canary::run(context, &client, canary).await,
         MailboxCommand::Unprotect(unprotect) => unprotect_each(context, &client, unprotect).await,
         MailboxCommand::Wait(wait) => wait::run(context, &client, wait).await,
         MailboxCommand::Verify(verify) => verify::run(context, &client, verify).await,

@@ -11,21 +11,23 @@ use secrecy::SecretString;
 use tracing::{info, warn};
 use understudy_admin_api::{AdminConfig, NginxConfig};
 use understudy_database::PgPool;
-use understudy_gateway_recovery::{ContentConfig, RecoveryConfig};
-use understudy_gateway_source::SourceConfig;
+use understudy_gateway_recovery::{ContentConfig, LinkSecurity, RecoveryConfig};
+use understudy_gateway_source::{LinkAccess, SourceConfig};
 use understudy_protocol::TenantId;
 
 use super::Context;
 use crate::config::{self, Config};
 use crate::failure::{Exit, Failure, Result};
 use crate::logging::LogFormat;
-use crate::running::{DataDir, Database, Door, LinkEnds, Roles, Signals, link_secret, web_address};
+use crate::running::{DataDir, Database, Door, LinkEnds, Roles, Signals, content_config, link_secret, web_address};
 
 /// Connections to the database, each role its own: together well below what the private cluster takes.
-const SOURCE_CONNECTIONS: u32 = 10;
-const RECOVERY_CONNECTIONS: u32 = 24;
-const ADMIN_CONNECTIONS: u32 = 10;
+/// Few: each takes its time to start, and plans every statement anew. Nobody keeps one while a mail server is waited for.
+const SOURCE_CONNECTIONS: u32 = 5;
+const RECOVERY_CONNECTIONS: u32 = 12;
+const ADMIN_CONNECTIONS: u32 = 8;
 const DOOR_CONNECTIONS: u32 = 4;
+const NOTICE_CONNECTIONS: u32 = 6;
 
 /// A role that stands for so long has started; from then on it is brought back when it falls.
 const STARTED: Duration = Duration::from_secs(3);
@@ -122,9 +124,10 @@ fn admin_needs_a_database() -> Failure {
 }
 
 /// What one role alone needs that can go wrong before it starts.
+#[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
 enum Prepared {
-    Source { secret: SecretString, recovery_urls: Vec<String> },
-    Recovery { secret: SecretString, door: Door },
+    Source { link: LinkAccess, metrics: Option<(Door, PrometheusHandle)> },
+    Recovery { link: LinkSecurity, door: Door, content: ContentConfig },
     Admin { door: Door, socket: PathBuf, metrics: PrometheusHandle },
 }
 
@@ -132,19 +135,21 @@ impl Prepared {
     fn new(role: Alone, config: &Config, data_dir: &DataDir) -> Result<Self> {
         let secret = || link_secret(&config.link_secret, &config.data_dir, LinkEnds::OneHere);
         Ok(match role {
-            Alone::Source => match &config.recovery_urls {
-                Some(urls) => Self::Source { secret: secret()?, recovery_urls: urls.clone() },
-                None => {
-                    return Err(Failure::usage(
-                        "the source gateway does not know the recovery site",
-                        "the configuration names no recovery_url",
-                        "set `recovery_url = [\"http://HOST:8443\"]` under [source]",
-                    ));
-                }
-            },
+            Alone::Source => {
+                let link = link_access(config, secret)?;
+                let metrics = match config.source_metrics {
+                    Some(address) => Some((Door::open(address, "`metrics_listen` under [source]")?, metrics()?)),
+                    None => None,
+                };
+                Self::Source { link, metrics }
+            }
             Alone::Recovery => Self::Recovery {
-                secret: secret()?,
+                link: match config.recovery_plaintext {
+                    true => LinkSecurity::Clear(secret()?),
+                    false => LinkSecurity::Paired { certificate_life: config.certificate_life },
+                },
                 door: Door::open(config.recovery_listen, "`listen` under [recovery]")?,
+                content: content_config(config)?,
             },
             Alone::Admin => Self::Admin {
                 door: Door::open(config.admin_listen, "`listen` under [admin]")?,
@@ -156,20 +161,48 @@ impl Prepared {
 
     async fn start(self, roles: &mut Roles, config: &Config, database: &Database) -> Result<()> {
         match self {
-            Self::Source { secret, recovery_urls } => {
-                start_source(roles, config, database, secret, recovery_urls, Neighbours::Apart);
+            Self::Source { link, metrics } => {
+                start_source(roles, config, database, link, Neighbours::Apart);
+                if let Some((door, metrics)) = metrics {
+                    info!("The source gateway shows its metrics at {}/metrics", web_address(door.address()));
+                    start_source_metrics(roles, database, door, metrics);
+                }
             }
-            Self::Recovery { secret, door } => {
+            Self::Recovery { link, door, content } => {
                 sync_servers(config, database).await?;
-                start_recovery(roles, config, database, secret, door, Neighbours::Apart);
+                start_recovery(roles, config, database, link, door, content, Neighbours::Apart);
                 start_doors(roles, config, database);
             }
             Self::Admin { door, socket, metrics } => {
                 info!("The admin role answers at {}", web_address(door.address()));
                 start_admin(roles, config, database, door, socket, metrics);
+                start_notices(roles, config, database)?;
             }
         }
         Ok(())
+    }
+}
+
+/// How the recovery site is reached, if that is known.
+fn link_access(config: &Config, secret: impl Fn() -> Result<SecretString>) -> Result<LinkAccess> {
+    if config.source_plaintext {
+        let recovery_urls = config.recovery_urls.clone().ok_or_else(|| {
+            Failure::usage(
+                "the source gateway does not know the recovery site",
+                "`plaintext` under [source] asks for clear text, and no recovery_url says where",
+                "set `recovery_url = [\"http://127.0.0.1:8443\"]` under [source], or remove `plaintext` and pair the sites",
+            )
+        })?;
+        return Ok(LinkAccess::Clear { recovery_urls, secret: secret()? });
+    }
+    match understudy_pairing::Identity::open(&config.data_dir) {
+        Ok(Some(_)) => Ok(LinkAccess::Paired { recovery_urls: config.recovery_urls.clone() }),
+        Ok(None) => Err(super::link::not_paired()),
+        Err(error) => Err(Failure::usage(
+            "the keys of this site cannot be read",
+            error.to_string(),
+            "correct that, or pair the sites again (`understudy link join`)",
+        )),
     }
 }
 
@@ -177,20 +210,20 @@ pub(super) fn start_source(
     roles: &mut Roles,
     config: &Config,
     database: &Database,
-    secret: SecretString,
-    recovery_urls: Vec<String>,
+    link: LinkAccess,
     neighbours: Neighbours,
 ) {
     let pool = database.pool(SOURCE_CONNECTIONS);
     let (data_dir, capability_mask) = (config.data_dir.clone(), config.capability_mask.clone());
+    let journal_limit = config.journal_limit;
     roles.start("source", move |stop| {
         let config = SourceConfig {
             pool: pool.clone(),
             data_dir: data_dir.clone(),
-            recovery_urls: recovery_urls.clone(),
-            link_secret: secret.clone(),
+            link: link.clone(),
             shares_spool: neighbours == Neighbours::Both,
             capability_mask: capability_mask.clone(),
+            journal_limit,
         };
         Ok(understudy_gateway_source::run(config, stop))
     });
@@ -200,23 +233,26 @@ pub(super) fn start_recovery(
     roles: &mut Roles,
     config: &Config,
     database: &Database,
-    secret: SecretString,
+    link: LinkSecurity,
     door: Door,
+    content: ContentConfig,
     neighbours: Neighbours,
 ) {
     let pool = database.pool(RECOVERY_CONNECTIONS);
-    let (data_dir, content_dir) = (config.data_dir.clone(), config.content_dir.clone());
+    let data_dir = config.data_dir.clone();
     let (brake, verify_every) = (config.brake, config.verify_every);
+    let hooks = config.hooks.clone();
     roles.start("recovery", move |stop| {
         let config = RecoveryConfig {
             pool: pool.clone(),
             data_dir: data_dir.clone(),
             listener: door.listener()?,
-            link_secret: secret.clone(),
-            content: ContentConfig::File(content_dir.clone()),
+            link: link.clone(),
+            content: content.clone(),
             shared_spool: (neighbours == Neighbours::Both).then(|| understudy_gateway_source::spool_folder(&data_dir)),
             brake,
             verify_every,
+            hooks: hooks.clone(),
         };
         Ok(understudy_gateway_recovery::run(config, stop))
     });
@@ -264,7 +300,7 @@ pub(super) fn start_admin(
     metrics: PrometheusHandle,
 ) {
     let pool = database.pool(ADMIN_CONNECTIONS);
-    let public_url = config.public_url.clone();
+    let (public_url, data_dir) = (config.public_url.clone(), config.data_dir.clone());
     let (nginx_key_file, plaintext) = (config.nginx_key_file.clone(), config.nginx_plaintext);
     roles.start("admin", move |stop| {
         let config = AdminConfig {
@@ -274,9 +310,17 @@ pub(super) fn start_admin(
             socket: Some(socket.clone()),
             metrics: Some(metrics.clone()),
             nginx: nginx(nginx_key_file.as_deref(), plaintext)?,
+            data_dir: data_dir.clone(),
         };
         Ok(understudy_admin_api::run(config, stop))
     });
+}
+
+/// Tells people and programs what happened.
+pub(super) fn start_notices(roles: &mut Roles, config: &Config, database: &Database) -> Result<()> {
+    let notices = super::notices::notices(config, database.pool(NOTICE_CONNECTIONS))?;
+    roles.start("notices", move |stop| Ok(understudy_notices::run(notices.clone(), stop)));
+    Ok(())
 }
 
 /// Makes the servers of the configuration known to the recovery site.
@@ -299,6 +343,14 @@ pub(super) async fn sync_servers(config: &Config, database: &Database) -> Result
         warn!(server.name = name, "Server {name} is no longer in the configuration but has mailboxes, so it stays");
     }
     Ok(())
+}
+
+/// Shows the metrics of a source gateway that runs alone. Nobody is asked who he is there: they name nobody.
+fn start_source_metrics(roles: &mut Roles, database: &Database, door: Door, metrics: PrometheusHandle) {
+    let pool = database.pool(1);
+    roles.start("metrics", move |stop| {
+        Ok(super::source_metrics::serve(door.listener()?, pool.clone(), metrics.clone(), stop))
+    });
 }
 
 /// The process's metrics, and the task that keeps them tidy.

@@ -2,6 +2,7 @@
 
 pub(super) mod check;
 mod definition;
+mod health;
 
 use std::time::Duration;
 
@@ -33,6 +34,13 @@ pub(crate) enum ServerCommand {
     List,
     /// Show one mail server and what its last check found
     Show { name: String },
+    /// Show whether a mail server is there, as each observer finds it
+    Health {
+        name: String,
+        /// So many hours of history
+        #[arg(long, default_value_t = 1)]
+        hours: u32,
+    },
     /// Forget a mail server that no protected mailbox uses
     Remove {
         name: String,
@@ -122,6 +130,7 @@ impl ServerCommand {
             Self::Change(_) => "change the server",
             Self::List => "list the servers",
             Self::Show { .. } => "show the server",
+            Self::Health { .. } => "show the health of the server",
             Self::Remove { .. } => "remove the server",
             Self::Check { .. } => "check the server",
         }
@@ -151,6 +160,7 @@ pub(crate) async fn run(command: &ServerCommand, context: &Context) -> Result<Ex
             }
             Ok(Exit::Done)
         }
+        ServerCommand::Health { name, hours } => health::run(context, &client, name, *hours).await,
         ServerCommand::Remove { name, yes } => remove(context, &client, name, *yes).await,
         ServerCommand::Check { name, address, timeout } => {
             check::run(context, &client, name, address.as_deref(), *timeout).await

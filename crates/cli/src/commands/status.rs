@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::mailbox::Lag;
+use super::mailbox::{Lag, Traffic};
 use super::{Context, run as runs, server::Server};
 use crate::client::{Client, Run, decode};
 use crate::failure::{Exit, Result};
@@ -42,12 +42,70 @@ struct Status {
     runs: Runs,
     #[serde(default)]
     set_aside: u64,
+    #[serde(default)]
+    canaries: Canaries,
+    #[serde(default)]
+    content: ContentStore,
+    #[serde(default)]
+    traffic: Traffic,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Canaries {
+    total: u64,
+    late: u64,
+    slowest_seconds: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct ContentStore {
+    #[serde(default)]
+    place: String,
+    #[serde(default)]
+    encrypted: bool,
+    #[serde(default)]
+    damaged: u64,
+    refusing: Option<Refusing>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Refusing {
+    reason: String,
+    remedy: String,
+}
+
+impl ContentStore {
+    fn cell(&self) -> Cell {
+        if let Some(Refusing { reason, remedy }) = &self.refusing {
+            return Cell::toned(format!("{reason} {remedy}"), Tone::Bad);
+        }
+        let place = if self.place.is_empty() { "file" } else { &self.place };
+        let sealed = if self.encrypted { "encrypted" } else { "not encrypted" };
+        match self.damaged {
+            0 => format!("{place}, {sealed}").into(),
+            damaged => Cell::toned(format!("{place}, {sealed}; {damaged} damaged, being brought back"), Tone::Bad),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
 struct Link {
     connected: bool,
     heard_at: Option<DateTime<Utc>>,
+    #[serde(default)]
+    second_gateway_at: Option<DateTime<Utc>>,
+    #[serde(default)]
+    paths: Vec<LinkPath>,
+    #[serde(default)]
+    bytes_out: u64,
+    #[serde(default)]
+    bytes_in: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct LinkPath {
+    url: String,
+    state: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -134,9 +192,24 @@ fn value_without_time(value: &Value) -> String {
         if let Some(link) = fields.get_mut("link").and_then(Value::as_object_mut) {
             link.remove("heard_at");
             link.remove("age_seconds");
+            link.remove("bytes_out");
+            link.remove("bytes_in");
         }
     }
     value.to_string()
+}
+
+impl Canaries {
+    fn cell(&self) -> Cell {
+        let took = self.slowest_seconds.map_or_else(
+            || "none has arrived yet".to_owned(),
+            |seconds| format!("the slowest took {}", output::seconds(seconds)),
+        );
+        match self.late {
+            0 => format!("{}; {took}", self.total).into(),
+            late => Cell::toned(format!("{late} of {} late", self.total), Tone::Bad),
+        }
+    }
 }
 
 impl Status {
@@ -167,6 +240,24 @@ impl Status {
             (false, heard) => Cell::toned(format!("down, last heard {}", output::ago(heard, self.now)), Tone::Bad),
         };
         facts.row(["Link".into(), link]);
+        if let Some(at) = self.link.second_gateway_at {
+            let text = format!(
+                "a second source gateway was turned away {}: stop one of the two",
+                output::ago(Some(at), self.now)
+            );
+            facts.row(["".into(), Cell::toned(text, Tone::Bad)]);
+        }
+        if let Some(way) = self.link.paths.iter().find(|way| way.state == "used") {
+            let others = self.link.paths.len() - 1;
+            let down = self.link.paths.iter().filter(|way| way.state == "down").count();
+            let others = match (others, down) {
+                (0, _) => String::new(),
+                (others, 0) => format!(", {others} standing by"),
+                (others, down) => format!(", {down} of {others} others down"),
+            };
+            let (out, back) = (output::bytes(self.link.bytes_out), output::bytes(self.link.bytes_in));
+            facts.row(["Way".into(), format!("{}{others}; {out} out, {back} in", way.url).into()]);
+        }
         let mut mailboxes = vec![format!("{} protected", self.mailboxes.total)];
         mailboxes.extend(
             self.states()
@@ -180,6 +271,19 @@ impl Status {
                 "Set aside".into(),
                 Cell::toned(format!("{} messages the standby refused or altered", self.set_aside), Tone::Bad),
             ]);
+        }
+        if self.content.refusing.is_some()
+            || self.content.damaged > 0
+            || self.content.encrypted
+            || self.content.place.starts_with("s3")
+        {
+            facts.row(["Contents".into(), self.content.cell()]);
+        }
+        if self.traffic.message_bytes > 0 {
+            facts.row(["Link bytes".into(), self.traffic.in_words().into()]);
+        }
+        if self.canaries.total > 0 {
+            facts.row(["Canaries".into(), self.canaries.cell()]);
         }
         facts.row(["Runs".into(), format!("{} open", self.runs.open).into()]);
         text.push_str(&facts.render());

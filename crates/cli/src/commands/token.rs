@@ -23,6 +23,12 @@ pub(crate) enum TokenCommand {
         /// Who or what uses it
         #[arg(long)]
         name: String,
+        /// Only the mailboxes of this group, for a viewer or an operator
+        #[arg(long)]
+        group: Option<String>,
+        /// The mailbox of a user
+        #[arg(long, value_name = "ADDRESS")]
+        mailbox: Option<String>,
         /// Valid for so long (12h, 90d); without this it does not expire
         #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
         expires: Option<std::time::Duration>,
@@ -66,7 +72,15 @@ impl TokenCommand {
 
 pub(crate) async fn run(command: &TokenCommand, context: &Context) -> Result<Exit> {
     match command {
-        TokenCommand::Create { role, name, expires } => create(context, *role, name, *expires).await,
+        TokenCommand::Create { role, name, group, mailbox, expires } => {
+            let mut body = json!({"name": name});
+            for (member, value) in [("group", group), ("mailbox", mailbox)] {
+                if let Some(value) = value {
+                    body[member] = json!(value);
+                }
+            }
+            create(context, *role, name, *expires, body).await
+        }
         TokenCommand::List => list(context).await,
         TokenCommand::Revoke { name } => {
             context.client()?.delete(&["tokens", name], &[]).await?;
@@ -79,7 +93,13 @@ pub(crate) async fn run(command: &TokenCommand, context: &Context) -> Result<Exi
     }
 }
 
-async fn create(context: &Context, role: Role, name: &str, expires: Option<std::time::Duration>) -> Result<Exit> {
+async fn create(
+    context: &Context,
+    role: Role,
+    name: &str,
+    expires: Option<std::time::Duration>,
+    mut body: serde_json::Value,
+) -> Result<Exit> {
     let role = role.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     let expires_at = match expires {
         None => None,
@@ -94,7 +114,7 @@ async fn create(context: &Context, role: Role, name: &str, expires: Option<std::
             })?)
         }
     };
-    let mut body = json!({"name": name, "role": role});
+    body["role"] = json!(role);
     if let Some(at) = expires_at {
         body["expires_at"] = json!(at);
     }

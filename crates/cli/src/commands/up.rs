@@ -9,16 +9,19 @@ use std::time::Duration;
 use clap::Args;
 use tracing::{info, warn};
 
+use understudy_gateway_recovery::LinkSecurity;
+use understudy_gateway_source::LinkAccess;
+
 use super::Context;
 use super::roles::{
-    Neighbours, RoleArguments, metrics, role_failure, say_notes, start_admin, start_doors, start_recovery,
-    start_source, sync_servers,
+    Neighbours, RoleArguments, metrics, role_failure, say_notes, start_admin, start_doors, start_notices,
+    start_recovery, start_source, sync_servers,
 };
 use crate::client::Client;
 use crate::config::{self, Config};
 use crate::failure::{Exit, Failure, Result};
 use crate::output;
-use crate::running::{DataDir, Database, Door, LinkEnds, Roles, Signals, link_secret, web_address};
+use crate::running::{DataDir, Database, Door, LinkEnds, Roles, Signals, content_config, link_secret, web_address};
 
 /// How long the roles may take until they answer.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -47,6 +50,7 @@ struct Prepared {
     secret: secrecy::SecretString,
     admin: Door,
     recovery: Door,
+    content: understudy_gateway_recovery::ContentConfig,
     socket: PathBuf,
     metrics: metrics_exporter_prometheus::PrometheusHandle,
 }
@@ -59,6 +63,13 @@ pub(crate) async fn run(up: &Up, context: &Context) -> Result<Exit> {
             "`up` runs both gateways on one database: [database] source_url and [source] recovery_url are for `understudy source`"
         );
     }
+    if !config.recovery_listen.ip().is_loopback() {
+        return Err(Failure::usage(
+            format!("`up` does not listen on {} for the link", config.recovery_listen),
+            "both gateways are in this process, and their link is in clear text: it stays on this machine",
+            "remove `listen` under [recovery]; for a source site elsewhere run `understudy recovery` and `understudy admin`",
+        ));
+    }
     let signals = Signals::listen()?;
     let data_dir = DataDir::lock(&config.data_dir, &["source", "recovery", "admin"])?;
     if let Some(path) = &up.ready_file {
@@ -68,6 +79,7 @@ pub(crate) async fn run(up: &Up, context: &Context) -> Result<Exit> {
         secret: link_secret(&config.link_secret, &config.data_dir, LinkEnds::BothHere)?,
         admin: Door::open(config.admin_listen, "`listen` under [admin], or UNDERSTUDY__ADMIN__LISTEN")?,
         recovery: Door::open(config.recovery_listen, "`listen` under [recovery], or UNDERSTUDY__RECOVERY__LISTEN")?,
+        content: content_config(&config)?,
         socket: data_dir.socket(config.admin_socket())?,
         metrics: metrics()?,
     };
@@ -107,13 +119,15 @@ async fn serve(
     signals: &Signals,
 ) -> Result<()> {
     sync_servers(config, database).await?;
-    let Prepared { secret, admin, recovery, socket, metrics } = prepared;
+    let Prepared { secret, admin, recovery, content, socket, metrics } = prepared;
     let web = web_address(admin.address());
     let recovery_url = web_address(recovery.address());
-    start_recovery(roles, config, database, secret.clone(), recovery, Neighbours::Both);
-    start_source(roles, config, database, secret, vec![recovery_url], Neighbours::Both);
+    start_recovery(roles, config, database, LinkSecurity::Clear(secret.clone()), recovery, content, Neighbours::Both);
+    let link = LinkAccess::Clear { recovery_urls: vec![recovery_url], secret };
+    start_source(roles, config, database, link, Neighbours::Both);
     start_doors(roles, config, database);
     start_admin(roles, config, database, admin, socket.clone(), metrics);
+    start_notices(roles, config, database)?;
     tokio::select! {
         ready = wait_until_ready(&socket) => ready?,
         (name, error) = roles.failed() => return Err(role_failure(name, &error)),
@@ -190,7 +204,7 @@ fn greet(context: &Context, config: &Config, database: &Database, web: &str) {
   Web       {shown}
   Data      {data}
   Database  {place}\n
-To log in to the web, make a token:   {program} token create --role administrator --name NAME
+To log in to the web, make an account:  {program} user add NAME --role administrator
 First steps:                          {program} server add --help
                                       {program} mailbox protect --help
 How it is:                            {program} status

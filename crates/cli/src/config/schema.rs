@@ -36,6 +36,8 @@ pub(crate) enum Kind {
     Number,
     /// A part of something in per cent, or `off`.
     Share,
+    /// Bytes, such as `20 GB`.
+    Size,
     /// Such as `10m`, or `off` where the flag says so.
     Duration {
         or_off: bool,
@@ -63,13 +65,23 @@ pub(crate) static ROOT: &[Key] = &[
         ]),
     ),
     key("admin", Kind::Table(&[key("listen", Kind::Listen), key("public_url", Kind::Url(&["http", "https"]))])),
-    key("recovery", Kind::Table(&[key("listen", Kind::Listen), key("plaintext", Kind::Flag)])),
+    key(
+        "recovery",
+        Kind::Table(&[
+            key("listen", Kind::Listen),
+            key("url", Kind::Urls(&["https"])),
+            key("plaintext", Kind::Flag),
+            key("hooks", Kind::Path),
+        ]),
+    ),
     key(
         "source",
         Kind::Table(&[
             key("recovery_url", Kind::Urls(&["http", "https"])),
             key("plaintext", Kind::Flag),
             key("capability_mask", Kind::Words),
+            key("journal_limit", Kind::Size),
+            key("metrics_listen", Kind::Listen),
         ]),
     ),
     key(
@@ -81,9 +93,51 @@ pub(crate) static ROOT: &[Key] = &[
         ]),
     ),
     key("verify", Kind::Table(&[key("every", Kind::Duration { or_off: true })])),
-    key("content", Kind::Table(&[key("store", Kind::Text)])),
-    key("smtp", Kind::Table(&[key("relays", Kind::Urls(&["smtp", "smtps"]))])),
-    key("link", Kind::Table(&[key("secret_file", Kind::Path), key("secret", Kind::Secret)])),
+    key(
+        "content",
+        Kind::Table(&[
+            key("store", Kind::Text),
+            key("endpoint", Kind::Url(&["http", "https"])),
+            key("region", Kind::Text),
+            key("access_key", Kind::Text),
+            key("secret_key_file", Kind::Path),
+            key("secret_key", Kind::Secret),
+            key("key_file", Kind::Path),
+            key("keep", Kind::Duration { or_off: false }),
+            key("sweep", Kind::Duration { or_off: false }),
+            key("scrub", Kind::Duration { or_off: true }),
+            key("scrub_rate", Kind::Number),
+        ]),
+    ),
+    key(
+        "smtp",
+        Kind::Table(&[
+            key("relays", Kind::Urls(&["smtp", "smtps"])),
+            key("user", Kind::Text),
+            key("password_file", Kind::Path),
+            key("ca_file", Kind::Path),
+            key("from", Kind::Text),
+            key("administrators", Kind::Words),
+        ]),
+    ),
+    key(
+        "webhook",
+        Kind::Tables(&[
+            key("name", Kind::Text),
+            key("url", Kind::Url(&["https", "http"])),
+            key("secret_file", Kind::Path),
+            key("topics", Kind::Words),
+            key("allow", Kind::Words),
+        ]),
+    ),
+    key(
+        "link",
+        Kind::Table(&[
+            key("certificate_life", Kind::Duration { or_off: false }),
+            key("secret_file", Kind::Path),
+            key("secret", Kind::Secret),
+        ]),
+    ),
     key("server", Kind::Tables(SERVER)),
     key(
         "routes",
@@ -130,6 +184,10 @@ static SERVER: &[Key] = &[
     key("lmtp", Kind::Url(&["lmtp", "lmtps"])),
     key("submission", Kind::Url(&["smtp", "smtps"])),
     key("manage", Kind::Table(&[key("doveadm", Kind::Url(&["http", "https"])), key("key_file", Kind::Path)])),
+    key(
+        "canary",
+        Kind::Table(&[key("address", Kind::Text), key("write", Kind::Flag), key("password_file", Kind::Path)]),
+    ),
 ];
 
 impl Kind {
@@ -147,6 +205,7 @@ impl Kind {
             Self::Words => "a list of texts, such as [\"NOTIFY\"]".into(),
             Self::Choice(choices) => format!("one of {}", quoted(choices)),
             Self::Number => "a whole number".into(),
+            Self::Size => "a size, such as \"20 GB\"".into(),
             Self::Share => "a part in per cent, such as \"50%\", or \"off\"".into(),
             Self::Duration { or_off: true } => "a duration, such as \"24h\", or \"off\"".into(),
             Self::Duration { or_off: false } => "a duration, such as \"10m\"".into(),

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use understudy_protocol::server::{LoginConfig, LoginMethod, Manage, Server, ServerRole};
+use understudy_protocol::server::{Canary, LoginConfig, LoginMethod, Manage, Server, ServerRole};
 
 use super::{
     path,
@@ -52,6 +52,7 @@ impl Table<'_> {
             lmtp: self.text("lmtp"),
             submission: self.text("submission"),
             manage,
+            canary: self.canary(),
         })
     }
 
@@ -94,6 +95,17 @@ impl Table<'_> {
             self.problem("manage.doveadm", "\"manage\" names no `key_file`", "add `key_file = \"…\"` to `manage`");
         }
         Some(Manage { doveadm: doveadm?, key_file: key_file? })
+    }
+
+    fn canary(&mut self) -> Option<Canary> {
+        if !self.settings.has_table(&self.key("canary")) {
+            return None;
+        }
+        Some(Canary {
+            address: self.required("canary.address")?,
+            write: self.settings.flag(&self.key("canary.write")),
+            password_file: path(self.settings, &self.key("canary.password_file")),
+        })
     }
 
     /// Passwords cross the wire in the clear with `imap+insecure`: only this machine may see them.

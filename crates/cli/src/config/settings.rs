@@ -218,13 +218,14 @@ fn check(kind: &Kind, written: Written, origin: &Origin) -> Result<Value, Refuse
                 Err(_) => Err(Refused::Value { why: format!("cannot be {number}"), near: None }),
             }
         }
-        Kind::Share | Kind::Duration { .. } => {
+        Kind::Share | Kind::Size | Kind::Duration { .. } => {
             let written = text(written)?;
             let fits = match kind {
                 Kind::Duration { or_off: false } => parse_duration(&written).is_ok_and(|long| !long.is_zero()),
                 Kind::Duration { or_off: true } => {
                     written == OFF || parse_duration(&written).is_ok_and(|long| !long.is_zero())
                 }
+                Kind::Size => size(&written).is_some_and(|bytes| bytes > 0),
                 _ => written == OFF || share(&written).is_some(),
             };
             if fits {
@@ -246,6 +247,26 @@ fn check(kind: &Kind, written: Written, origin: &Origin) -> Result<Value, Refuse
 
 /// What switches a thing off.
 pub(super) const OFF: &str = "off";
+
+/// Bytes as people write them: `500 MB`, `20GB`, `64 KiB`, or a bare number.
+pub(super) fn size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
 
 /// `50%` as 0.5.
 pub(super) fn share(text: &str) -> Option<f64> {

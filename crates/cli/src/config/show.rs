@@ -76,7 +76,12 @@ fn default(loaded: &Loaded, path: &str) -> Option<String> {
         "brake.messages" => Some(config.brake.messages.to_string()),
         "brake.within" => Some(quote("10m")),
         "verify.every" => Some(quote("24h")),
+        "link.certificate_life" => Some(quote("90d")),
         "content.store" => Some(quote("file")),
+        "content.keep" | "content.scrub" => Some(quote("30d")),
+        "content.sweep" => Some(quote("6h")),
+        "content.scrub_rate" => Some("8".to_owned()),
+        "source.journal_limit" => Some(quote("20 GB")),
         _ => None,
     }
 }

@@ -34,11 +34,10 @@ public_url = "https://understudy.example.org"
 
 [recovery]
 listen = "0.0.0.0:8443"
-plaintext = true
+url = ["https://dr.example.org:8443"]
 
 [source]
-recovery_url = ["http://dr.example.org:8443"]
-plaintext = true
+recovery_url = ["https://dr.example.org:8443"]
 
 [content]
 store = "file"
@@ -71,7 +70,7 @@ fn the_whole_file_is_understood() {
     let config = read(FULL, &[]).map_err(|error| format!("{error:?}")).unwrap().config;
     assert_eq!(config.data_dir, PathBuf::from("/srv/understudy"));
     assert_eq!(config.admin_listen.to_string(), "127.0.0.1:0");
-    assert_eq!(config.recovery_urls.as_deref(), Some(&["http://dr.example.org:8443".to_owned()][..]));
+    assert_eq!(config.recovery_urls.as_deref(), Some(&["https://dr.example.org:8443".to_owned()][..]));
     assert_eq!(config.servers.len(), 2);
     assert_eq!(config.servers[0].name, "mail-a");
     assert!(config.servers[1].login.password_file.as_ref().unwrap().is_absolute());
@@ -140,7 +139,7 @@ fn the_environment_wins_over_the_file_and_may_add_servers() {
         FULL,
         &[
             ("UNDERSTUDY__ADMIN__LISTEN", "127.0.0.1:9999"),
-            ("UNDERSTUDY__SOURCE__RECOVERY_URL", "http://a.example.org:1, http://b.example.org:2"),
+            ("UNDERSTUDY__SOURCE__RECOVERY_URL", "https://a.example.org:1, https://b.example.org:2"),
             ("UNDERSTUDY__SERVER__1__LMTP", "lmtp://127.0.0.1:2424"),
             ("UNDERSTUDY__SERVER__2__NAME", "mail-b"),
             ("UNDERSTUDY__SERVER__2__ROLE", "primary"),
@@ -166,10 +165,16 @@ fn an_unknown_variable_is_refused_with_the_nearest_key() {
 }
 
 #[test]
-fn the_link_leaves_this_machine_only_with_consent() {
-    assert!(refused("[recovery]\nlisten = \"0.0.0.0:1\"\n", &[]).contains("set `plaintext = true` under [recovery]"));
-    assert!(refused("[source]\nrecovery_url = \"http://dr.example.org:1\"\n", &[]).contains("under [source]"));
-    assert!(refused("[source]\nrecovery_url = \"https://dr.example.org:1\"\n", &[]).contains("does not have"));
+fn clear_text_stays_on_this_machine_and_is_asked_for() {
+    let accepted = |text: &str| read(text, &[]).map_err(|error| format!("{error:?}")).unwrap().config;
+    let pair = "pair the sites";
+    assert!(refused("[recovery]\nlisten = \"0.0.0.0:1\"\nplaintext = true\n", &[]).contains(pair));
+    assert!(refused("[source]\nrecovery_url = \"http://dr.example.org:1\"\n", &[]).contains(pair));
+    assert!(refused("[source]\nplaintext = true\nrecovery_url = \"http://dr.example.org:1\"\n", &[]).contains(pair));
+    assert!(refused("[source]\nrecovery_url = \"http://127.0.0.1:1\"\n", &[]).contains("plaintext = true"));
+    assert!(refused("[source]\nplaintext = true\nrecovery_url = \"https://127.0.0.1:1\"\n", &[]).contains("remove"));
+    assert!(!accepted("[recovery]\nlisten = \"0.0.0.0:1\"\n").recovery_plaintext);
+    assert!(accepted("[source]\nplaintext = true\nrecovery_url = \"http://127.0.0.1:1\"\n").source_plaintext);
 }
 
 #[test]

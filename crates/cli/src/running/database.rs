@@ -9,8 +9,9 @@ use secrecy::ExposeSecret;
 use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{error, warn};
 use understudy_database::PgPool;
 use understudy_database::cluster::{Cluster, ClusterConfig, ClusterError, DATABASE};
 
@@ -19,6 +20,11 @@ use crate::failure::{Failure, Result, in_a_row};
 
 /// How long a database may take to let us in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A database that is just being started again is waited for so long, …
+const PATIENCE: Duration = Duration::from_secs(10);
+/// … and asked this often.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// A migrated database that answers.
 pub(crate) struct Database {
@@ -45,7 +51,7 @@ impl Database {
             Some(url) => Self { options: read_url(url)?, private: None },
             None => Self::start_private(data_dir, door_dir).await?,
         };
-        match database.prepare().await {
+        match database.prepare_soon().await {
             Ok(()) => Ok(database),
             Err(error) => {
                 let place = database.place();
@@ -55,6 +61,24 @@ impl Database {
                     &error,
                     "check that it runs, that [database] url is right, and that its user may create tables",
                 ))
+            }
+        }
+    }
+
+    /// One that is away for a moment is waited for: PostgreSQL may just be started again beside us.
+    async fn prepare_soon(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut told = false;
+        loop {
+            match self.prepare().await {
+                Err(error) if is_away(&error) && Instant::now() < deadline => {
+                    if !told {
+                        warn!(error = format!("{error:#}"), "The database does not answer; waiting for it");
+                        told = true;
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+                done => return done,
             }
         }
     }
@@ -125,6 +149,16 @@ impl Database {
             cluster.stop().await;
         }
     }
+}
+
+/// Is it the server that is not there (yet, or any more), not something that somebody must correct?
+fn is_away(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|cause| cause.downcast_ref::<sqlx::Error>()).any(|error| match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
+        // Being stopped, after a crash of a backend, being started (PostgreSQL, appendix A).
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| matches!(&*code, "57P01" | "57P02" | "57P03")),
+        _ => false,
+    })
 }
 
 /// What went wrong with the private cluster, with its own remedy.

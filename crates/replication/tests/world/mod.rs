@@ -10,9 +10,10 @@ use chrono::DateTime;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use understudy_protocol::{
     AddedMessage, Change, ContentRef, Digest, Direction, Epoch, FolderId, MailboxId, Position, Seq, Transaction, Uid,
+    codec,
     messages::{Ack, Refusal},
 };
-use understudy_replication::shipping::{Answer, Held, Verdict, heed, judge, must_rebuild};
+use understudy_replication::shipping::{Answer, Held, Received, Verdict, heed, judge, must_rebuild};
 
 /// How long things go wrong, in milliseconds; then the network heals, and all must become equal.
 const TROUBLED: u64 = 20_000;
@@ -35,6 +36,7 @@ pub(crate) struct Tally {
     again: u64,
     gaps: u64,
     diverged: u64,
+    strangers: u64,
     rebuilt: u64,
     late_answers: u64,
     crashes: u64,
@@ -46,6 +48,7 @@ impl AddAssign for Tally {
         self.again += other.again;
         self.gaps += other.gaps;
         self.diverged += other.diverged;
+        self.strangers += other.strangers;
         self.rebuilt += other.rebuilt;
         self.late_answers += other.late_answers;
         self.crashes += other.crashes;
@@ -55,7 +58,7 @@ impl AddAssign for Tally {
 impl Tally {
     pub(crate) fn assert_that_things_happened(&self, faults: Faults) {
         assert!(self.received > 0 && self.again > 0 && self.late_answers > 0 && self.crashes > 0, "{self:?}");
-        let came_apart = self.rebuilt > 0 && self.diverged > 0 && self.gaps > 0;
+        let came_apart = self.rebuilt > 0 && self.diverged > 0 && self.strangers > 0 && self.gaps > 0;
         assert!(came_apart || !faults.lost_databases, "{self:?}");
     }
 }
@@ -72,6 +75,8 @@ struct SourceDisk {
     position: u32,
     /// Given up for what was received.
     distrusted: bool,
+    /// Of the transaction last captured.
+    digest: Digest,
 }
 
 /// What the recovery gateway's disk holds.
@@ -87,10 +92,18 @@ impl RecoveryDisk {
         self.rows.len() as i64
     }
 
+    fn last(&self) -> Received {
+        Received { seq: Seq(self.received()), digest: self.rows.last().map(digest).unwrap_or_default() }
+    }
+
     /// So many of the primary's messages have been received.
     fn position(&self) -> u32 {
         self.rows.iter().map(|row| row.changes.len() as u32).sum()
     }
+}
+
+fn digest(transaction: &Transaction) -> Digest {
+    Digest::of(&codec::encode(transaction).expect("a transaction can be written"))
 }
 
 /// What goes over the network.
@@ -112,7 +125,7 @@ enum Letter {
     Directives {
         request: u64,
         epoch: i64,
-        received: i64,
+        received: Received,
     },
     /// What is known of the mailbox, please?
     Known {
@@ -148,6 +161,9 @@ enum Event {
     RecoveryDatabaseRestored,
     NewEpoch,
     Copies,
+    /// The recovery site's database is an old copy, and soon after the source's is one too, of another time.
+    BothRestored,
+    SourceDatabaseRestored,
 }
 
 /// What the source is doing.
@@ -184,8 +200,6 @@ pub(crate) struct World {
     recovery_is_up: bool,
     /// Of the recovery gateway; what was sent to an earlier one does not come in any more.
     life: u64,
-    /// The recovery site's database is an old copy, and the source has not rebuilt its journal since.
-    restored: bool,
     /// The highest number the source was told is safe.
     acknowledged: i64,
     tally: Tally,
@@ -212,7 +226,6 @@ impl World {
             recovery_copy: RecoveryDisk { epoch: 1, ..RecoveryDisk::default() },
             recovery_is_up: true,
             life: 0,
-            restored: false,
             acknowledged: 0,
             tally: Tally::default(),
             traced: std::env::var_os("UNDERSTUDY_SEED").is_some(),
@@ -226,10 +239,11 @@ impl World {
 
     /// Crashes, cuts and losses, at random times.
     fn plan_mishaps(&mut self) {
-        for _ in 0..self.random.random_range(0..6) {
+        let most = if self.faults.lost_databases { 12 } else { 6 };
+        for _ in 0..self.random.random_range(0..most) {
             let at = self.random.random_range(0..TROUBLED);
             let lasting = self.random.random_range(1..4_000);
-            let kinds = if self.faults.lost_databases { 7 } else { 3 };
+            let kinds = if self.faults.lost_databases { 8 } else { 3 };
             let event = match self.random.random_range(0..kinds) {
                 0 => Event::SourceCrashes,
                 1 => Event::RecoveryCrashes,
@@ -237,6 +251,7 @@ impl World {
                 3 => Event::SourceDatabaseLost,
                 4 => Event::RecoveryDatabaseRestored,
                 5 => Event::NewEpoch,
+                6 => Event::BothRestored,
                 _ => Event::Copies,
             };
             self.after(at, event);
@@ -354,16 +369,27 @@ impl World {
             }
             Event::RecoveryDatabaseRestored => {
                 self.recovery = self.recovery_copy.clone();
-                // Copies of the two sites from different lives of the journal do not notice each other; operations.md says so.
-                self.source_copy = SourceDisk::default();
-                self.restored = true;
                 self.acknowledged = self.acknowledged.min(self.recovery.received());
                 self.happen(Event::RecoveryCrashes);
             }
             Event::NewEpoch => self.recovery.epoch += 1,
             Event::Copies => {
-                self.source_copy = self.source.clone();
-                self.recovery_copy = self.recovery.clone();
+                // Each site has its own times for that.
+                if self.random.random_ratio(2, 3) {
+                    self.source_copy = self.source.clone();
+                }
+                if self.random.random_ratio(2, 3) {
+                    self.recovery_copy = self.recovery.clone();
+                }
+            }
+            Event::BothRestored => {
+                self.happen(Event::RecoveryDatabaseRestored);
+                let pause = self.random.random_range(1..6_000);
+                self.after(pause, Event::SourceDatabaseRestored);
+            }
+            Event::SourceDatabaseRestored => {
+                self.source = self.source_copy.clone();
+                self.happen(Event::SourceCrashes);
             }
         }
     }
@@ -394,7 +420,9 @@ impl World {
             captured_at: DateTime::UNIX_EPOCH,
             changes: changes.collect(),
             position: Position::default(),
+            previous: self.source.digest,
         };
+        self.source.digest = digest(&transaction);
         self.source.captured += 1;
         self.source.position += taken;
         self.source.rows.insert(self.source.captured, transaction);
@@ -461,7 +489,7 @@ impl World {
                 self.send(Letter::Shipped { request, ack });
             }
             Letter::Asked { request } if self.recovery_is_up => {
-                let (epoch, received) = (self.recovery.epoch, self.recovery.received());
+                let (epoch, received) = (self.recovery.epoch, self.recovery.last());
                 self.send(Letter::Directives { request, epoch, received });
             }
             Letter::Known { request } if self.recovery_is_up => {
@@ -483,7 +511,7 @@ impl World {
         disk.contents.extend(contents);
         let mut refused = None;
         for transaction in transactions {
-            match judge(Epoch(disk.epoch), Seq(disk.received()), transaction) {
+            match judge(Epoch(disk.epoch), disk.last(), transaction) {
                 Verdict::Next => {
                     let lacking: Vec<Digest> =
                         self.named(transaction).filter(|digest| !disk.contents.contains(digest)).collect();
@@ -503,6 +531,8 @@ impl World {
                 }
                 Verdict::Refused(refusal) => {
                     self.tally.gaps += u64::from(refusal == Refusal::Gap);
+                    // Its number fits and what came before it does not.
+                    self.tally.strangers += u64::from(refusal == Refusal::Diverged);
                     refused = Some(refusal);
                 }
             }
@@ -545,20 +575,21 @@ impl World {
                 if matches!(ack.refused, Some(Refusal::Epoch { .. })) {
                     self.ask()
                 } else {
-                    self.open(self.source.epoch, received.0)
+                    self.open(self.source.epoch, Received { seq: received, digest: Digest::default() })
                 }
             }
         }
     }
 
     /// Opens the journal, as `Mailbox::open` does.
-    fn open(&mut self, epoch: i64, received: i64) {
+    fn open(&mut self, epoch: i64, received: Received) {
         let held = Held {
             epoch: Epoch(self.source.epoch),
-            captured: Seq(if self.source.distrusted { 0 } else { self.source.captured }),
-            dropped: Seq(if self.source.distrusted { 0 } else { self.source.dropped }),
+            captured: Seq(if self.source.distrusted { -1 } else { self.source.captured }),
+            dropped: Seq(if self.source.distrusted { -1 } else { self.source.dropped }),
+            digest: if self.source.distrusted { Digest::default() } else { self.source.digest },
         };
-        if must_rebuild(held, Epoch(epoch), Some(Seq(received))) {
+        if must_rebuild(held, Epoch(epoch), Some(received)) {
             let request = self.request();
             self.doing = Doing::Rebuilding(request);
             self.send(Letter::Known { request });
@@ -570,10 +601,6 @@ impl World {
 
     fn rebuild(&mut self, disk: &RecoveryDisk) {
         self.tally.rebuilt += 1;
-        if std::mem::take(&mut self.restored) {
-            // What was shipped before and is still on its way would fit by its number alone: docs/decisions/simulation.md.
-            self.life += 1;
-        }
         self.source = SourceDisk {
             epoch: disk.epoch,
             captured: disk.received(),
@@ -581,6 +608,7 @@ impl World {
             rows: BTreeMap::new(),
             position: disk.position(),
             distrusted: false,
+            digest: disk.last().digest,
         };
         self.doing = Doing::Open;
     }

@@ -5,6 +5,7 @@ import { Link, useNavigate, useParams, useSearchParams } from "react-router";
 import { useCan } from "../../api/abilities";
 import { api, body, type Mailbox, type Run } from "../../api/client";
 import { useMailbox } from "../../api/queries";
+import { useMe } from "../../api/session";
 import { Ago } from "../../parts/Ago";
 import { Card, Facts, Page } from "../../parts/Page";
 import { runPath, serverPath } from "../../parts/paths";
@@ -25,6 +26,14 @@ export default function MailboxPage() {
   const [search] = useSearchParams();
   const primary = search.get("primary") ?? undefined;
   const { data: mailbox, error, refetch } = useMailbox(address, primary);
+  if (useMe()?.role === "user") {
+    return (
+      <Page title={address} mark={mailbox && <MailboxMark state={mailbox.state} />} about={mailbox && `You work on the ${mailbox.active_side} server.`}>
+        {error ? <Problem error={error} retry={() => void refetch()} /> : null}
+        {mailbox ? <Now mailbox={mailbox} /> : error ? null : <Skeleton h={300} />}
+      </Page>
+    );
+  }
   return (
     <Page title={address} above={["/mailboxes", "Mailboxes"]} mark={mailbox && <MailboxMark state={mailbox.state} />}
       about={mailbox && <><Link to={serverPath(mailbox.primary)}>{mailbox.primary}</Link> → <Link to={serverPath(mailbox.standby)}>{mailbox.standby}</Link>; the user works on the {mailbox.active_side}</>}

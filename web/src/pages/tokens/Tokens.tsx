@@ -12,14 +12,14 @@ import { Shell } from "../../parts/Shell";
 import { Mark } from "../../parts/State";
 import { whole } from "../../parts/words";
 
-type Role = Schema["TokenRole"];
+type Role = Schema["Role"];
 
 const ROLES: { value: Role; label: string }[] = [
   { value: "viewer", label: "viewer: looks" },
   { value: "operator", label: "operator: looks, pauses, verifies, switches" },
   { value: "administrator", label: "administrator: everything" },
-  { value: "auditor", label: "auditor: looks" },
-  { value: "billing", label: "billing: looks" },
+  { value: "auditor", label: "auditor: looks, also at the audit" },
+  { value: "billing", label: "billing: looks, and bills" },
 ];
 const LIVES = [["30", "30 days"], ["90", "90 days"], ["365", "a year"], ["", "for ever"]] as const;
 

@@ -45,6 +45,8 @@ struct Mailbox {
     uid_continuity: bool,
     #[serde(default)]
     uid_continuity_lost: Vec<LostFolder>,
+    #[serde(default)]
+    traffic: Traffic,
     last_transaction_at: Option<DateTime<Utc>>,
     last_verified_at: Option<DateTime<Utc>>,
     #[serde(default)]
@@ -70,6 +72,27 @@ pub(crate) struct Lag {
     pub(crate) transactions: u64,
     pub(crate) seconds: f64,
     pub(crate) bytes: u64,
+}
+
+/// What messages came to on the link.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Traffic {
+    pub(crate) message_bytes: u64,
+    new_bytes: u64,
+    deduplicated_bytes: u64,
+    compressed_bytes: u64,
+}
+
+impl Traffic {
+    pub(crate) fn in_words(&self) -> String {
+        format!(
+            "{} for {} of messages: {} were there already, {} compressed away",
+            output::bytes(self.new_bytes),
+            output::bytes(self.message_bytes),
+            output::bytes(self.deduplicated_bytes),
+            output::bytes(self.compressed_bytes)
+        )
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -207,6 +230,9 @@ pub(super) async fn show(context: &Context, client: &Client, one: &One) -> Resul
         "Journal",
         format!("captured {}, received {}, applied {}", journal.captured, journal.received, journal.applied).into(),
     );
+    if mailbox.traffic.message_bytes > 0 {
+        fact("Link bytes", mailbox.traffic.in_words().into());
+    }
     fact("Watched by", if mailbox.capability.is_empty() { "-".into() } else { mailbox.capability.as_str().into() });
     fact("Same UIDs", if mailbox.uid_continuity { "yes".into() } else { "no".into() });
     for lost in &mailbox.uid_continuity_lost {

@@ -1,0 +1,168 @@
+//! Messages that come as a skeleton and parts, packed.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use understudy_content::{Packer, Piece, Recipe, Wrapping, copy, split};
+use understudy_protocol::{
+    ContentRef, Digest, PartKey,
+    messages::{Lacks, Refusal, Shipment},
+};
+
+use crate::{
+    shipment::{Cargo, content_ref, received, refused, transaction},
+    site::{Site, TENANT},
+};
+
+const SHIP: &str = "ship?tenant=1";
+
+/// What hangs on the messages; it does not compress.
+fn file() -> Vec<u8> {
+    let mut bytes = vec![0; 40_000];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+fn message(to: &str) -> Vec<u8> {
+    let mut text = format!(
+        "To: {to}\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nSee there.\r\n--b\r\n\
+         Content-Transfer-Encoding: base64\r\n\r\n"
+    );
+    for line in BASE64_STANDARD.encode(file()).as_bytes().chunks(76) {
+        text.push_str(std::str::from_utf8(line).unwrap());
+        text.push_str("\r\n");
+    }
+    text.push_str("--b--\r\n");
+    text.into_bytes()
+}
+
+async fn key(site: &Site) -> PartKey {
+    let told = site.told(0, "the key of parts", |told| !told.part_keys.is_empty()).await;
+    told.part_keys.into_iter().find(|(tenant, _)| *tenant == TENANT).unwrap().1
+}
+
+impl Cargo {
+    fn part(self, part: &[u8], key: &PartKey) -> Self {
+        self.frame(&Shipment::Part(ContentRef { digest: key.digest(part), size: part.len() as u64 })).raw(part)
+    }
+
+    fn skeleton(self, message: &[u8], key: &PartKey) -> Self {
+        let split = split(message, key).unwrap().expect("a message with a part");
+        let frame = Shipment::Skeleton { content: content_ref(message), recipe: split.recipe.encode() };
+        let mut own = Vec::new();
+        for (start, end) in split.own() {
+            copy(message, start, end, |piece| {
+                own.extend_from_slice(piece);
+                Ok(())
+            })
+            .unwrap();
+        }
+        self.frame(&frame).raw(&own)
+    }
+
+    fn packed(self) -> Vec<u8> {
+        let mut packer = Packer::new(&understudy_content::Seen::default()).unwrap();
+        packer.write(&self.bytes).unwrap();
+        packer.finish().unwrap().0
+    }
+}
+
+#[tokio::test]
+async fn a_part_comes_once_for_all_mailboxes() {
+    let (site, ana) = Site::with_mailbox().await;
+    let bob = site.protect("bob@example.org").await;
+    let key = key(&site).await;
+    let (to_ana, to_bob) = (message("ana"), message("bob"));
+
+    let first = Cargo::default().part(&file(), &key).skeleton(&to_ana, &key);
+    let first = first.transaction(&transaction(ana, 1, &[&to_ana])).packed();
+    // Put together and compared before it is acknowledged.
+    assert_eq!(
+        site.post(SHIP, first.clone()).await.expect(200).value::<understudy_protocol::messages::Shipped>().acks,
+        [received(ana, 1)]
+    );
+    // Again: nothing more.
+    site.post(SHIP, first).await.expect(200);
+    let question = Lacks { tenant: TENANT, parts: vec![key.digest(&file()), Digest::of(&file())] };
+    let lacks: Lacks = site.ask("lacks", &question).await.expect(200).value();
+    assert_eq!(lacks.parts, [Digest::of(&file())], "nobody without the key can ask for a file");
+
+    let second = Cargo::default().skeleton(&to_bob, &key).transaction(&transaction(bob, 1, &[&to_bob])).packed();
+    assert!(second.len() < 600, "{}", second.len());
+    assert_eq!(
+        site.post(SHIP, second).await.expect(200).value::<understudy_protocol::messages::Shipped>().acks,
+        [received(bob, 1)]
+    );
+    assert_eq!(site.contents_known().await, 3);
+    assert_eq!(site.number("select count(*) from content_part").await, 2);
+    let sql = "select deduplicated_bytes from mailbox_traffic order by mailbox_id";
+    assert_eq!(site.number(sql).await, 0);
+    let saved = site.number("select max(deduplicated_bytes) from mailbox_traffic").await;
+    assert!(saved > 54_000, "{saved}");
+    let sums = site.number(
+        "select count(*) from mailbox_traffic where message_bytes = new_bytes + deduplicated_bytes + compressed_bytes",
+    );
+    assert_eq!(sums.await, 2);
+}
+
+#[tokio::test]
+async fn a_skeleton_whose_part_is_nowhere_is_refused_by_its_name() {
+    let (site, mailbox) = Site::with_mailbox().await;
+    let key = key(&site).await;
+    let message = message("ana");
+    let cargo = Cargo::default().skeleton(&message, &key).transaction(&transaction(mailbox, 1, &[&message]));
+    let shipped: understudy_protocol::messages::Shipped = site.post(SHIP, cargo.packed()).await.expect(200).value();
+    let refusal = Refusal::LacksContent { digests: vec![key.digest(&file())] };
+    assert_eq!(shipped.acks, [refused(mailbox, 0, refusal)]);
+    assert_eq!(site.contents_known().await, 0);
+}
+
+#[tokio::test]
+async fn what_does_not_make_the_message_changes_nothing() {
+    let (site, mailbox) = Site::with_mailbox().await;
+    let key = key(&site).await;
+    let message = message("ana");
+    let one = transaction(mailbox, 1, &[&message]);
+    let part = || Cargo::default().part(&file(), &key);
+    let size = message.len() as u64;
+    let as_it_is =
+        |pieces: Vec<Piece>| Shipment::Skeleton { content: content_ref(&message), recipe: Recipe { pieces }.encode() };
+    let reference = ContentRef { digest: key.digest(&file()), size: file().len() as u64 };
+    let mut bomb = Cargo::default().content(&vec![b' '; 200_000]).transaction(&one).packed();
+    bomb[1..5].copy_from_slice(&1000_u32.to_be_bytes());
+    for (what, body) in [
+        // Of the right length, with other octets.
+        (
+            "other octets",
+            part()
+                .frame(&as_it_is(vec![Piece::Part(reference, Wrapping::AsItIs), Piece::Own(size - 40_000)]))
+                .raw(&vec![0; message.len() - 40_000])
+                .transaction(&one)
+                .packed(),
+        ),
+        (
+            "another length",
+            part()
+                .frame(&as_it_is(vec![Piece::Own(size - 1)]))
+                .raw(&vec![0; message.len() - 1])
+                .transaction(&one)
+                .packed(),
+        ),
+        (
+            "a part under another digest",
+            Cargo::default().frame(&Shipment::Part(reference)).raw(&vec![7; 40_000]).packed(),
+        ),
+        (
+            "a part under the digest without the key",
+            Cargo::default().frame(&Shipment::Part(content_ref(&file()))).raw(&file()).packed(),
+        ),
+        ("a bomb", bomb),
+        ("a stream that ends early", part().packed()[..1000].to_vec()),
+        ("a part outside of a packed shipment", part().bytes),
+    ] {
+        let answer = site.post(SHIP, body).await;
+        assert_eq!(answer.status.as_u16(), 400, "{what}: {}", answer.text());
+    }
+    // A key is needed, and that is a tenant's.
+    site.post("ship", part().packed()).await.expect(400);
+    assert_eq!(site.received(mailbox).await.0, 0);
+    assert_eq!(site.contents_known().await, 0);
+}

@@ -1,0 +1,90 @@
+//! What waits, and in which order, when one side is slow or away.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use understudy_tests::dovecot::Dovecot;
+use understudy_tests::mail::Mail;
+use understudy_tests::proxy::Mode;
+use understudy_tests::scenario::{self, Scenario};
+use understudy_tests::stack::Stack;
+use understudy_tests::wait;
+
+use crate::times;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+/// What the journal may hold, in bytes; one transaction comes on top.
+const LIMIT: u64 = 400_000;
+
+async fn apart(users: &[&str], source: &str) -> Result<Scenario> {
+    let primary = Dovecot::start(scenario::primary(users))?;
+    let standby = Dovecot::start(scenario::standby(users))?;
+    let stack = Stack::apart_with(&[("primary", &primary), ("standby", &standby)], source).await?;
+    Ok(Scenario { primary, standby, stack })
+}
+
+#[tokio::test]
+async fn a_recovery_site_that_is_away_fills_the_journal_to_its_limit_and_no_further() -> Result<()> {
+    let mut scenario = apart(&["ann"], &format!("journal_limit = \"{LIMIT} B\"")).await?;
+    let (mut ann, mut mail) = (scenario.log_in("ann").await?, Mail::from_seed(95));
+    ann.append("INBOX", &[], None, &mail.plain(2_000)).await?;
+    scenario.protect(&["ann"]).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+
+    scenario.stack.kill_role("recovery")?;
+    let said = |scenario: &Scenario| fs::read_to_string(scenario.stack.dir().join("source.log")).unwrap_or_default();
+    let before = scenario.stack.link()?.bytes_to_server();
+    let mut changes: u64 = 0;
+    while !said(&scenario).contains("The journal is full") {
+        ensure!(changes < 5_000, "capturing does not wait");
+        ann.append("INBOX", &[], None, &mail.plain(2_000)).await?;
+        changes += 1;
+    }
+    let full = scenario.stack.source_journal_bytes().await?;
+    ensure!(full >= LIMIT, "{full} bytes are held: it waited too early");
+    for _ in 0..200 * times(10) {
+        ann.append("INBOX", &[], None, &mail.plain(2_000)).await?;
+        changes += 1;
+    }
+    let held = scenario.stack.source_journal_bytes().await?;
+    ensure!(held == full, "{held} bytes are held, and {full} were when it was full");
+
+    scenario.stack.start().await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+    scenario.until("ann", "has nothing to complain about", |shown| shown["detail"].is_null()).await?;
+    // No message went twice.
+    let sent = scenario.stack.link()?.bytes_to_server() - before;
+    ensure!(sent < changes * 2_000 * 2, "{sent} bytes crossed the link for {changes} changes");
+    ensure!(!said(&scenario).contains("Rebuilding this mailbox's journal"), "nothing was seeded again");
+    Ok(())
+}
+
+#[tokio::test]
+async fn live_changes_overtake_a_first_copy_on_a_thin_link() -> Result<()> {
+    let scenario = apart(&["ann", "bob"], "").await?;
+    let mut mail = Mail::from_seed(96);
+    let (mut ann, mut bob) = (scenario.log_in("ann").await?, scenario.log_in("bob").await?);
+    bob.append("INBOX", &[], None, &mail.plain(2_000)).await?;
+    scenario.protect(&["bob"]).await?;
+    scenario.settle_and_compare(&["bob"]).await?;
+    for _ in 0..40 {
+        ann.append("INBOX", &[], None, &mail.with_attachment(500_000)).await?;
+    }
+    scenario.stack.link()?.set(Mode::Delay(Duration::from_millis(400)));
+    let before = scenario.stack.link()?.bytes_to_server();
+    scenario.protect(&["ann"]).await?;
+    wait::until("the first copy is on the link", PATIENCE, async || {
+        Ok(scenario.stack.link()?.bytes_to_server() > before + 500_000)
+    })
+    .await?;
+    for _ in 0..3 {
+        bob.append("INBOX", &[], None, &mail.plain(2_000)).await?;
+        scenario.stack.command(&["mailbox", "wait", "bob"]).await?.expect(0)?;
+        scenario.assert_same("bob").await?;
+    }
+    let shown = scenario.show("ann").await?;
+    ensure!(shown["state"] == "seeding", "the first copy came first: {shown:#}");
+    scenario.stack.link()?.set(Mode::Pass);
+    scenario.settle_and_compare(&["ann", "bob"]).await
+}

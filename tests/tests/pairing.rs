@@ -1,0 +1,181 @@
+//! Two sites paired by one token: who is let in, over which way, how fast.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use understudy_tests::dovecot::Dovecot;
+use understudy_tests::mail::Mail;
+use understudy_tests::proxy::Mode;
+use understudy_tests::scenario::{self, Scenario};
+use understudy_tests::stack::Stack;
+use understudy_tests::wait;
+
+use crate::mirroring::fill;
+
+const USERS: [&str; 2] = ["ann", "bob"];
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Of a certificate here; it is renewed after two thirds.
+const LIFE: Duration = Duration::from_secs(90);
+/// The rate of the link, in bytes a second, and what passes meanwhile.
+const RATE: u64 = 50_000;
+const PASSES: u64 = 400_000;
+
+async fn paired(ways: usize, extra: &str) -> Result<Scenario> {
+    let (primary, standby) = (Dovecot::start(scenario::primary(&USERS))?, Dovecot::start(scenario::standby(&USERS))?);
+    let stack = Stack::paired(&[("primary", &primary), ("standby", &standby)], ways, extra).await?;
+    Ok(Scenario { primary, standby, stack })
+}
+
+async fn used(scenario: &Scenario) -> Result<Option<String>> {
+    let link = scenario.stack.json(&["link", "list"]).await?;
+    let paths = link["paths"].as_array().cloned().unwrap_or_default();
+    let used = paths.into_iter().find(|path| path["state"] == "used");
+    Ok(used.and_then(|path| path["url"].as_str().map(str::to_owned)))
+}
+
+/// A token is good once and for a time; what it made is renewed by itself without a break, and ends when it is revoked.
+#[tokio::test]
+async fn two_sites_are_paired_by_one_token_and_nobody_else_is_let_in() -> Result<()> {
+    let mut scenario = paired(1, "[link]\ncertificate_life = \"90s\"").await?;
+    let stack = &scenario.stack;
+
+    // Not paired: nothing starts. A token that is none, was changed, has expired, or was withdrawn pairs nothing.
+    let refused = stack.source_command(&["source"]).await?.expect(2)?;
+    assert!(refused.stderr.contains("understudy link join"), "{}", refused.stderr);
+    stack.source_command(&["link", "join", "understudy-join-AAAA"]).await?.expect(2)?;
+    let short = stack.invite(&["--expires", "1s"]).await?.stdout;
+    let withdrawn = stack.invite(&["--name", "withdrawn"]).await?.stdout;
+    let list = stack.json(&["link", "list"]).await?;
+    let open = list["invitations"].as_array().context("invitations")?.iter().find(|made| made["name"] == "withdrawn");
+    let id = open.and_then(|made| made["id"].as_str()).context("its id")?.to_owned();
+    stack.command(&["link", "withdraw", &id]).await?.expect(0)?;
+    // Well past its second.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let answer = stack.source_command(&["link", "join", &short]).await?.expect(1)?;
+    assert!(answer.stderr.contains("the token was good until"), "{}", answer.stderr);
+    let answer = stack.source_command(&["link", "join", &withdrawn]).await?.expect(1)?;
+    assert!(answer.stderr.contains("withdrawn"), "{}", answer.stderr);
+    assert!(!stack.dir().join("source/data/link/source.json").exists());
+
+    // Paired, by the fingerprint both sides show; the key is for its owner only and never leaves.
+    let invited = stack.invite(&["--name", "site-a"]).await?;
+    let joined = stack.source_command(&["link", "join", &invited.stdout]).await?.expect(0)?;
+    let shown = invited.stderr.lines().last().unwrap_or_default();
+    assert!(shown.len() == 95 && joined.stdout.contains(shown), "{}\n{}", invited.stderr, joined.stdout);
+    let keys = stack.dir().join("source/data/link/source.json");
+    assert_eq!(fs::metadata(&keys)?.permissions().mode() & 0o777, 0o600);
+    let again = stack.source_command(&["link", "join", &invited.stdout]).await?.expect(1)?;
+    assert!(again.stderr.contains("used already"), "{}", again.stderr);
+    let first = fs::read_to_string(&keys)?;
+
+    scenario.stack.start_paired_source()?;
+    let (mut ann, mut mail) = (scenario.log_in("ann").await?, Mail::from_seed(401));
+    fill(&mut ann, &mut mail, 20).await?;
+    scenario.protect(&["ann"]).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+
+    // Renewed by itself, and gone on with.
+    wait::until("the certificate is renewed", LIFE, async || Ok(fs::read_to_string(&keys)? != first)).await?;
+    ann.append("INBOX", &[], None, &mail.any()).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+
+    // Revoked: cut at once, refused from then on, and said on both sides.
+    let stack = &scenario.stack;
+    stack.command(&["link", "revoke", "site-a"]).await?.expect(0)?;
+    wait::until("the source gateway hears that it was revoked", PATIENCE, async || {
+        Ok(scenario.stack.paired_source_log().contains("has revoked our certificate"))
+    })
+    .await?;
+    wait::until("an event says who was refused", PATIENCE, async || {
+        let refused = scenario.stack.command(&["events", "--past", "--kind", "link_refused"]).await?;
+        Ok(refused.stdout.contains("its certificate was revoked"))
+    })
+    .await?;
+    ann.append("INBOX", &[], None, &mail.any()).await?;
+
+    // Paired again while the source gateway runs: it goes on by itself.
+    let token = stack.invite(&["--name", "site-a"]).await?.stdout;
+    stack.source_command(&["link", "join", &token]).await?.expect(0)?;
+    scenario.settle_and_compare(&["ann"]).await
+}
+
+/// A way that falls silent is left within three seconds, and the best one is returned to.
+#[tokio::test]
+async fn the_next_way_is_taken_when_one_falls_silent_and_the_best_one_returned_to() -> Result<()> {
+    let mut scenario = paired(2, "").await?;
+    let token = scenario.stack.invite(&[]).await?.stdout;
+    scenario.stack.source_command(&["link", "join", &token]).await?.expect(0)?;
+    scenario.stack.start_paired_source()?;
+    let (mut ann, mut mail) = (scenario.log_in("ann").await?, Mail::from_seed(402));
+    fill(&mut ann, &mut mail, 20).await?;
+    scenario.protect(&["ann"]).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+    let urls: Vec<String> =
+        (0..2).map(|way| Ok(format!("https://{}", scenario.stack.way(way)?.address()))).collect::<Result<_>>()?;
+    wait::until("the best way is used", PATIENCE, async || Ok(used(&scenario).await? == Some(urls[0].clone()))).await?;
+
+    scenario.stack.way(0)?.set(Mode::Hold);
+    let began = Instant::now();
+    wait::until("the other way is used", PATIENCE, async || Ok(used(&scenario).await? == Some(urls[1].clone())))
+        .await?;
+    eprintln!("the other way was used, and shown, after {:.1} s", began.elapsed().as_secs_f64());
+    ann.append("INBOX", &[], None, &mail.any()).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+
+    scenario.stack.way(0)?.set(Mode::Pass);
+    wait::until("the best way is returned to", PATIENCE, async || Ok(used(&scenario).await? == Some(urls[0].clone())))
+        .await?;
+    scenario.stack.way(0)?.set(Mode::Cut);
+    ann.append("INBOX", &[], None, &mail.any()).await?;
+    scenario.settle_and_compare(&["ann"]).await
+}
+
+/// A limit holds in bytes on the wire and can be lifted while it holds.
+#[tokio::test]
+async fn a_limit_holds_on_the_wire_and_is_lifted_while_it_holds() -> Result<()> {
+    let mut scenario = paired(1, "").await?;
+    let token = scenario.stack.invite(&[]).await?.stdout;
+    scenario.stack.source_command(&["link", "join", &token]).await?.expect(0)?;
+    for wrong in [["link", "limit", "mon-fry: 2 MB/s"], ["link", "limit", "off"]] {
+        assert_ne!(scenario.stack.command(&wrong).await?.code, 0, "{wrong:?}");
+    }
+    scenario.stack.start_paired_source()?;
+    let (mut ann, mut bob) = (scenario.log_in("ann").await?, scenario.log_in("bob").await?);
+    let mut mail = Mail::from_seed(403);
+    scenario.protect(&["bob"]).await?;
+    scenario.settle_and_compare(&["bob"]).await?;
+
+    // Seeding is off: live changes go, and nothing of a first copy.
+    scenario.stack.command(&["link", "limit", "50 kB/s", "--seeding", "off"]).await?.expect(0)?;
+    wait::until("the source gateway knows its limits", PATIENCE, async || {
+        Ok(scenario.stack.paired_source_log().contains("The link has new limits"))
+    })
+    .await?;
+    // What does not shrink: random bytes.
+    for _ in 0..4 {
+        ann.append("INBOX", &[], None, &mail.with_attachment(300_000)).await?;
+    }
+    let way = scenario.stack.way(0)?;
+    let before = way.bytes_to_server();
+    scenario.protect(&["ann"]).await?;
+    scenario.until("ann", "is being seeded", |shown| shown["state"] == "seeding").await?;
+    for _ in 0..3 {
+        bob.append("INBOX", &[], None, &mail.plain(1_000)).await?;
+        scenario.stack.command(&["mailbox", "wait", "bob"]).await?.expect(0)?;
+        scenario.assert_same("bob").await?;
+    }
+    let went = way.bytes_to_server() - before;
+    assert!(went < 200_000, "{went} bytes went while seeding was off");
+
+    // Twice the rate leaves room for a machine that counts late; without a limit it would be a hundred times as much.
+    let (began, before) = (Instant::now(), way.bytes_to_server());
+    scenario.stack.command(&["link", "limit", "--seeding", "unlimited"]).await?.expect(0)?;
+    wait::until("a part went", PATIENCE, async || Ok(way.bytes_to_server() > before + PASSES)).await?;
+    let rate = (way.bytes_to_server() - before) as f64 / began.elapsed().as_secs_f64();
+    assert!(rate < 2.0 * RATE as f64, "{rate:.0} bytes a second");
+
+    scenario.stack.command(&["link", "limit", "unlimited"]).await?.expect(0)?;
+    scenario.settle_and_compare(&["ann", "bob"]).await
+}

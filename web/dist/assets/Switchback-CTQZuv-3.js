@@ -1,1 +1,0 @@
-import{t as e}from"./Wizard-BDpB5iU8.js";import{Q as t}from"./Page-ZYuVSHpp.js";var n=t();function r(){return(0,n.jsx)(e,{target:`primary`})}export{r as default};
