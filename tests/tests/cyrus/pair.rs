@@ -13,8 +13,8 @@ use understudy_tests::scenario::{self, PRIMARY, STANDBY};
 use understudy_tests::stack::Stack;
 use understudy_tests::wait;
 
-/// Far longer than the next look takes to come.
-const LEVEL_PATIENCE: Duration = Duration::from_secs(40);
+/// Longer than some looks take to come: a quiet mailbox is looked at twice a minute.
+const LEVEL_PATIENCE: Duration = Duration::from_secs(150);
 /// Characters that no folder name on Cyrus can have, beside the separator.
 const IMPOSSIBLE: &str = "!\"%;<>\\`{|}";
 
