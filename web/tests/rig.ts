@@ -43,6 +43,8 @@ export async function accessible(page: Page): Promise<void> {
     await page.emulateMedia({ colorScheme });
     await expect(page.locator(`html[data-mantine-color-scheme="${colorScheme}"]`)).toBeAttached();
     // Colours are all that differs in the dark.
+    // A page that is still coming has nothing to look at.
+    await expect(page.getByRole("heading", { level: 1 }).first()).toBeVisible();
     const axe = new AxeBuilder({ page });
     const { violations } = await (colorScheme === "dark" ? axe.withRules("color-contrast") : axe).analyze();
     expect(violations.map(({ id, nodes }) => `${colorScheme} ${id}: ${nodes.map((node) => `${node.target}: ${node.failureSummary}`).join("; ")}`)).toEqual([]);
