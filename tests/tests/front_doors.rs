@@ -192,6 +192,8 @@ async fn a_held_log_in_waits_and_old_sessions_are_cut() -> Result<()> {
     let mut new = Client::log_in(proxy.imap_address(), "ann", PASSWORD).await?;
     ensure!(doors.cut_left_behind(&site.pool, &[ann], Side::Primary).await?.sessions == 0, "nobody was there");
     new.run("NOOP").await.context("a session on the new side was cut")?;
+    ensure!(doors.cut_left_behind(&site.pool, &[ann], Side::Standby).await?.sessions == 1, "one is there");
+    wait::until("it ends", PATIENCE, async || Ok(new.run("NOOP").await.is_err())).await?;
     let mut transaction = site.pool.begin().await?;
     let again = route::flip(&mut transaction, ann, Side::Primary, held[0].epoch).await?;
     ensure!(!again, "an old epoch changed the side");
