@@ -114,6 +114,9 @@ const NEEDS: &[(Method, &str, Need)] = &[
     (Method::PATCH, "/api/v1/mailboxes/{address}", Need::Administer),
     (Method::DELETE, "/api/v1/mailboxes/{address}", Need::Administer),
     (Method::GET, "/api/v1/mailboxes/{address}/problems", Need::Read),
+    (Method::GET, "/api/v1/mailboxes/{address}/held", Need::Read),
+    (Method::POST, "/api/v1/mailboxes/{address}/release", Need::Operate),
+    (Method::POST, "/api/v1/mailboxes/{address}/discard", Need::Operate),
     (Method::GET, "/api/v1/mailboxes/{address}/canary", Need::Read),
     (Method::PUT, "/api/v1/mailboxes/{address}/canary", Need::Administer),
     (Method::DELETE, "/api/v1/mailboxes/{address}/canary", Need::Administer),
@@ -239,4 +242,25 @@ fn check(caller: &Caller, need: Need) -> Result<()> {
         detail,
         "ask somebody whose role may; an administrator gives roles with `understudy user` and `understudy token create`",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_guarded_operation_has_its_line() {
+        let (_, guarded) = crate::router::guarded();
+        let document = serde_json::to_value(guarded).expect("the description is JSON");
+        let paths = document["paths"].as_object().expect("the description has paths");
+        assert!(paths.len() > 60, "{} paths", paths.len());
+        for (path, operations) in paths {
+            for method in operations.as_object().into_iter().flatten().map(|(method, _)| method.to_uppercase()) {
+                let Ok(method) = Method::from_bytes(method.as_bytes()) else { continue };
+                let is_operation =
+                    [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(&method);
+                assert!(!is_operation || need(&method, path).is_some(), "{method} {path} has no line in NEEDS");
+            }
+        }
+    }
 }

@@ -84,7 +84,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     finish(description)
 }
 
-fn guarded() -> (Router<Api>, utoipa::openapi::OpenApi) {
+pub(crate) fn guarded() -> (Router<Api>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Description::openapi())
         .merge(api::servers::routes())
         .merge(api::mailboxes::routes())

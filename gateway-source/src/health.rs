@@ -4,7 +4,6 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use chrono::Utc;
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -80,16 +79,7 @@ pub(crate) async fn run(
         if looks.is_empty() {
             continue;
         }
-        let heartbeat = Heartbeat {
-            gateway,
-            sent_at: Utc::now(),
-            wait_ms: 0,
-            seen_version: u64::MAX,
-            mailboxes: Vec::new(),
-            unproven: Vec::new(),
-            looks,
-            link: None,
-        };
+        let heartbeat = Heartbeat { looks, ..Heartbeat::news(gateway) };
         let sent = tokio::select! {
             () = shutdown.cancelled() => return,
             sent = tokio::time::timeout(STALE, link.heartbeat(&heartbeat)) => sent,

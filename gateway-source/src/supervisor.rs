@@ -574,16 +574,7 @@ async fn report(link: Link, gateway: Uuid, reports: Reports, shutdown: Cancellat
         if mailboxes.is_empty() {
             continue;
         }
-        let heartbeat = Heartbeat {
-            gateway,
-            sent_at: Utc::now(),
-            wait_ms: 0,
-            seen_version: u64::MAX,
-            mailboxes,
-            unproven: Vec::new(),
-            looks: Vec::new(),
-            link: None,
-        };
+        let heartbeat = Heartbeat { mailboxes, ..Heartbeat::news(gateway) };
         let sent = tokio::select! {
             () = shutdown.cancelled() => return,
             sent = link.heartbeat(&heartbeat) => sent,

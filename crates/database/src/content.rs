@@ -104,11 +104,38 @@ pub async fn name(db: impl PgExecutor<'_>, tenant: TenantId, digests: &[Digest])
     Ok(())
 }
 
+/// A [`Place`] as its row has it.
+struct PlaceRow {
+    tenant_id: i64,
+    digest: Vec<u8>,
+    size: i64,
+    pack: String,
+    pack_offset: i64,
+    key_id: Option<i64>,
+    form: String,
+    stored: i64,
+}
+
+impl PlaceRow {
+    fn read(self) -> Result<(TenantId, Place)> {
+        let place = Place {
+            content: columns::content_ref(&self.digest, self.size)?,
+            form: Form::from_column(&self.form)?,
+            stored: self.stored.unsigned_abs(),
+            pack: self.pack,
+            offset: self.pack_offset.unsigned_abs(),
+            key: self.key_id,
+        };
+        Ok((TenantId(self.tenant_id), place))
+    }
+}
+
 /// Where these contents rest; one that is unknown or damaged is absent.
 pub async fn places(db: impl PgExecutor<'_>, tenant: TenantId, digests: &[Digest]) -> Result<HashMap<Digest, Place>> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        PlaceRow,
         // Joined rather than `= any`: on a table that nobody has analysed yet, that one reads all of it.
-        r#"select c.digest, c.size, c.pack, c.pack_offset, c.key_id, c.form, c.stored as "stored!"
+        r#"select c.tenant_id, c.digest, c.size, c.pack, c.pack_offset, c.key_id, c.form, c.stored as "stored!"
          from unnest($2::bytea[]) as wanted (digest) join content c on c.tenant_id = $1 and c.digest = wanted.digest
          where c.damaged_at is null"#,
         tenant.0,
@@ -118,16 +145,8 @@ pub async fn places(db: impl PgExecutor<'_>, tenant: TenantId, digests: &[Digest
     .await?;
     rows.into_iter()
         .map(|row| {
-            let content = columns::content_ref(&row.digest, row.size)?;
-            let place = Place {
-                content,
-                form: Form::from_column(&row.form)?,
-                stored: row.stored.unsigned_abs(),
-                pack: row.pack,
-                offset: row.pack_offset.unsigned_abs(),
-                key: row.key_id,
-            };
-            Ok((content.digest, place))
+            let (_, place) = row.read()?;
+            Ok((place.content.digest, place))
         })
         .collect()
 }
@@ -289,8 +308,9 @@ pub async fn packs(
 
 /// What a pack holds, in its order, from this offset on.
 pub async fn in_pack(db: impl PgExecutor<'_>, pack: &str, from: u64, at_most: i64) -> Result<Vec<(TenantId, Place)>> {
-    let rows = sqlx::query!(
-        r#"select tenant_id, digest, size, pack_offset, key_id, form, stored as "stored!" from content
+    let rows = sqlx::query_as!(
+        PlaceRow,
+        r#"select tenant_id, digest, size, pack, pack_offset, key_id, form, stored as "stored!" from content
            where pack = $1 and pack_offset >= $2 and damaged_at is null order by pack_offset, stored limit $3"#,
         pack,
         columns::size(from),
@@ -298,20 +318,7 @@ pub async fn in_pack(db: impl PgExecutor<'_>, pack: &str, from: u64, at_most: i6
     )
     .fetch_all(db)
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            let content = columns::content_ref(&row.digest, row.size)?;
-            let place = Place {
-                content,
-                form: Form::from_column(&row.form)?,
-                stored: row.stored.unsigned_abs(),
-                pack: pack.to_owned(),
-                offset: row.pack_offset.unsigned_abs(),
-                key: row.key_id,
-            };
-            Ok((TenantId(row.tenant_id), place))
-        })
-        .collect()
+    rows.into_iter().map(PlaceRow::read).collect()
 }
 
 /// Contents rest elsewhere now, if they still rest in `from`.

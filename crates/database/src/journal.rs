@@ -25,42 +25,53 @@ pub struct Numbers {
     pub digest: Digest,
 }
 
+/// [`Numbers`] as their row has them.
+struct NumbersRow {
+    tenant_id: i64,
+    epoch: i64,
+    received_seq: i64,
+    applied_seq: i64,
+    received_digest: Vec<u8>,
+}
+
+impl TryFrom<NumbersRow> for Numbers {
+    type Error = Error;
+
+    fn try_from(row: NumbersRow) -> Result<Self> {
+        Ok(Self {
+            tenant: TenantId(row.tenant_id),
+            epoch: Epoch(row.epoch),
+            received: Seq(row.received_seq),
+            applied: Seq(row.applied_seq),
+            digest: columns::maybe_digest(&row.received_digest)?,
+        })
+    }
+}
+
 /// The numbers of a protected mailbox.
 pub async fn numbers(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Option<Numbers>> {
-    let row = sqlx::query!(
+    let row = sqlx::query_as!(
+        NumbersRow,
         "select tenant_id, epoch, received_seq, applied_seq, received_digest from mailbox
          where mailbox_id = $1 and unprotected_at is null",
         mailbox.0,
     )
     .fetch_optional(db)
     .await?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(Numbers {
-        tenant: TenantId(row.tenant_id),
-        epoch: Epoch(row.epoch),
-        received: Seq(row.received_seq),
-        applied: Seq(row.applied_seq),
-        digest: columns::maybe_digest(&row.received_digest)?,
-    }))
+    row.map(Numbers::try_from).transpose()
 }
 
 /// The numbers of a protected mailbox, which nobody else changes until this SQL transaction ends.
 pub async fn lock(db: &mut PgConnection, mailbox: MailboxId) -> Result<Option<Numbers>> {
-    let row = sqlx::query!(
+    let row = sqlx::query_as!(
+        NumbersRow,
         "select tenant_id, epoch, received_seq, applied_seq, received_digest from mailbox
          where mailbox_id = $1 and unprotected_at is null for no key update",
         mailbox.0,
     )
     .fetch_optional(db)
     .await?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(Numbers {
-        tenant: TenantId(row.tenant_id),
-        epoch: Epoch(row.epoch),
-        received: Seq(row.received_seq),
-        applied: Seq(row.applied_seq),
-        digest: columns::maybe_digest(&row.received_digest)?,
-    }))
+    row.map(Numbers::try_from).transpose()
 }
 
 /// Writes the transaction that follows the last received one; `digest` is of its octets as they came. The caller holds the

@@ -141,6 +141,23 @@ pub struct Heartbeat {
     pub link: Option<LinkReport>,
 }
 
+impl Heartbeat {
+    /// One that is answered at once and asks for no directives: it only carries what is filled in.
+    #[must_use]
+    pub fn news(gateway: Uuid) -> Self {
+        Self {
+            gateway,
+            sent_at: Utc::now(),
+            wait_ms: 0,
+            seen_version: u64::MAX,
+            mailboxes: Vec::new(),
+            unproven: Vec::new(),
+            looks: Vec::new(),
+            link: None,
+        }
+    }
+}
+
 /// The link as the source gateway sees it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LinkReport {

@@ -84,7 +84,7 @@ impl Depot {
                         .filter(|(message, _)| uids.contains(message.uid))
                         .filter_map(|(_, outcome)| stored(outcome))
                         .collect();
-                    set_flags(to, name, there, flags).await?;
+                    change_flags(to, name, there, flags, Vec::new()).await?;
                 }
                 _ => {}
             }
@@ -126,26 +126,6 @@ pub(crate) fn stored(outcome: &Outcome) -> Option<Uid> {
         Outcome::Stored(uid) | Outcome::Altered(uid, _) => Some(*uid),
         Outcome::Refused(_) => None,
     }
-}
-
-/// Gives messages these flags; keywords that the server does not take are left out.
-pub(crate) async fn set_flags(
-    to: &mut Standby,
-    name: &FolderName,
-    uids: UidSet,
-    flags: Vec<String>,
-) -> Result<(), Error> {
-    if uids.is_empty() {
-        return Ok(());
-    }
-    to.select(name).await?;
-    let command = Command::StoreFlags { uids: uids.clone(), flags: flags.clone() };
-    let verdicts = to.session().run_all(&[command]).await?;
-    if let Some(Tagged::No { .. } | Tagged::Bad { .. }) = verdicts.first() {
-        let flags = flags.into_iter().filter(|flag| is_system_flag(flag)).collect();
-        run(to, Command::StoreFlags { uids, flags }, "UID STORE").await?;
-    }
-    Ok(())
 }
 
 /// Gives messages flags and takes some from them; every other flag stays as it is. Keywords that the server does not take are left out.
