@@ -60,8 +60,10 @@ export function Frame() {
           <Suspense fallback={<p className="quiet">Loading…</p>}>
             <Routes>
               {own && <Route path="/" element={<Navigate to={own} replace />} />}
-              {screens.map((screen) => <Route key={screen.path} path={screen.path} element={<screen.element />} />)}
-              <Route path="*" element={<Nowhere />} />
+              {me && SCREENS.map((screen) => (
+                <Route key={screen.path} path={screen.path} element={isFor(screen, me.role) ? <screen.element /> : <NotYours role={me.role} />} />
+              ))}
+              <Route path="*" element={me ? <Nowhere /> : <p className="quiet">Loading…</p>} />
             </Routes>
           </Suspense>
         </Failsafe>
@@ -73,7 +75,16 @@ export function Frame() {
 }
 
 function Nowhere() {
-  return <Page title="There is no such screen"><p>The address leads nowhere, or the screen is for other roles. <Link to="/">Go to where you begin</Link>.</p></Page>;
+  return <Page title="There is no such screen"><p>The address leads nowhere. <Link to="/">Go to where you begin</Link>.</p></Page>;
+}
+
+/** In the words of the API, which refuses it too. */
+function NotYours({ role }: { role: string }) {
+  return (
+    <Page title="This screen is for others">
+      <p>The role {role} may not do this. Ask somebody whose role may, or <Link to="/">go to where you begin</Link>.</p>
+    </Page>
+  );
 }
 
 function Freshness() {
