@@ -31,7 +31,7 @@ const LISTING_UIDS: usize = 2000;
 const COMPARE_UIDS: usize = 10_000;
 
 /// What a look found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     /// At least one transaction was written.
     pub(crate) something: bool,
@@ -39,6 +39,18 @@ pub(crate) struct Found {
     pub(crate) complete: bool,
     /// Messages the server counts in all folders.
     pub(crate) messages: u64,
+    /// A level that holds nothing was listed for the first time: it may be a moment's remainder of folders that went.
+    pub(crate) hollow: bool,
+    /// What kept it from capturing all, if not its own measure of time.
+    pub(crate) obstacle: Option<Obstacle>,
+}
+
+/// Why a look could not capture all there was: what it saw did not fit together. The next look may see it otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the folder {folder} {why}")]
+pub(crate) struct Obstacle {
+    folder: FolderPath,
+    why: &'static str,
 }
 
 /// How thoroughly to look.
@@ -66,9 +78,10 @@ pub(crate) async fn look(
         something: false,
         depth,
         open: None,
-        blind: false,
+        blind: None,
         retry: BTreeSet::new(),
         read_again: Vec::new(),
+        obstacle: None,
     };
     look.run(sweep).await
 }
@@ -109,12 +122,13 @@ struct Look<'a> {
     depth: Depth,
     /// The folder that the reader has open.
     open: Option<Open>,
-    /// A folder is listed that is not known and cannot be looked into.
-    blind: bool,
+    /// A folder that is listed, is not known and cannot be looked into.
+    blind: Option<FolderPath>,
     /// Folders whose unreadable messages are to be asked for again.
     retry: BTreeSet<FolderId>,
     /// What could not be read before, and is captured or gone now.
     read_again: Vec<(FolderId, Uid)>,
+    obstacle: Option<Obstacle>,
 }
 
 impl Look<'_> {
@@ -130,6 +144,7 @@ impl Look<'_> {
             let seeded = self.mailbox.folders.get(&listed.folder).is_some_and(|folder| folder.seeded);
             (!seeded, !listed.listed.path.is_inbox(), listed.listed.path.clone())
         });
+        let hollow = self.mailbox.note_hollow(hollow_levels(sweep));
         let mut complete = true;
         let mut live_complete = true;
         for listed in order {
@@ -141,7 +156,12 @@ impl Look<'_> {
             live_complete &= done || (!seeded && !self.mailbox.seeded);
         }
         // What is being removed may be in a folder that cannot be looked into just now.
-        live_complete &= !(self.blind && self.late.removes());
+        if self.late.removes()
+            && let Some(folder) = self.blind.take()
+        {
+            live_complete =
+                self.not_yet(&folder, "is new and cannot be looked into, while messages were being removed");
+        }
         // What a removal leaves behind may have arrived elsewhere after we listed that place.
         if live_complete && self.late.removes() {
             live_complete = self.look_again().await?;
@@ -158,7 +178,14 @@ impl Look<'_> {
         if complete {
             self.mailbox.finish_seeding().await?;
         }
-        Ok(Found { something: self.something, complete, messages })
+        Ok(Found { something: self.something, complete, messages, hollow, obstacle: self.obstacle.take() })
+    }
+
+    /// Leaves a folder to the next look, because of what was seen of it. Answers that nothing is finished.
+    fn not_yet(&mut self, folder: &FolderPath, why: &'static str) -> bool {
+        tracing::debug!(mailbox.id = %self.mailbox.id, folder = %folder, "Left to the next look: it {why}");
+        self.obstacle.get_or_insert_with(|| Obstacle { folder: folder.clone(), why });
+        false
     }
 
     async fn commit(&mut self) -> anyhow::Result<()> {
@@ -198,12 +225,15 @@ impl Look<'_> {
                 selectable: folder.selectable,
             })
             .collect();
-        let by_path: BTreeMap<&FolderPath, &Known> = known.iter().map(|known| (&known.path, known)).collect();
+        let by_path: BTreeMap<&FolderPath, &Known> =
+            known.iter().filter(|known| known.selectable).map(|known| (&known.path, known)).collect();
         let mut listed: Vec<&ListedFolder> = Vec::new();
         let mut seen: Vec<Seen> = Vec::new();
         for folder in &sweep.folders {
             let Some(seen_folder) = see(folder, by_path.get(&folder.path).copied()) else {
-                self.blind |= self.mailbox.unreadable.is_newly_blind(&folder.path);
+                if self.mailbox.unreadable.is_newly_blind(&folder.path) {
+                    self.blind = Some(folder.path.clone());
+                }
                 continue;
             };
             listed.push(folder);
@@ -289,16 +319,16 @@ impl Look<'_> {
         }
         let Some(selected) = self.examine(&listed.listed.name).await? else {
             // Gone or renamed since the listing: the next one says what became of it.
-            return Ok(false);
+            return Ok(self.not_yet(&listed.listed.path, "is listed and cannot be opened"));
         };
         if selected.uid_validity != position.uid_validity {
-            return Ok(false);
+            return Ok(self.not_yet(&listed.listed.path, "has another UIDVALIDITY when opened than when listed"));
         }
         // Folders made in one second share their UIDVALIDITY on some servers (Cyrus), and may change names meanwhile.
-        if let (Some(listed), Some(opened)) = (&listed.listed.identity, &selected.identity)
-            && listed != opened
+        if let (Some(was), Some(opened)) = (&listed.listed.identity, &selected.identity)
+            && was != opened
         {
-            return Ok(false);
+            return Ok(self.not_yet(&listed.listed.path, "is another one when opened than when listed"));
         }
         if selected.mod_seq != position.seen_mod_seq {
             self.update(listed.folder, |folder| folder.position.seen_mod_seq = selected.mod_seq);
@@ -528,35 +558,38 @@ impl Look<'_> {
     /// Lists everything once more and captures additions only. Answers whether removals may be written now.
     async fn look_again(&mut self) -> anyhow::Result<bool> {
         let sweep = self.reader.sweep().await?;
-        let by_path: BTreeMap<&FolderPath, FolderId> =
-            self.mailbox.folders.values().map(|folder| (&folder.path, folder.folder)).collect();
+        // What is to be deleted may have given its name to another.
+        let staying = self.mailbox.folders.values().filter(|folder| !self.late.deleted.contains(&folder.folder));
+        let by_path: BTreeMap<&FolderPath, FolderId> = staying.map(|folder| (&folder.path, folder.folder)).collect();
         let mut targets = Vec::new();
         for listed in &sweep.folders {
             let (Some(status), selectable) = (&listed.status, listed.selectable) else {
                 let known = by_path.contains_key(&listed.path);
                 if listed.selectable && !known && self.mailbox.unreadable.is_newly_blind(&listed.path) {
-                    return Ok(false);
+                    return Ok(self.not_yet(&listed.path, "is new and cannot be looked into"));
                 }
                 continue;
             };
             match by_path.get(&listed.path) {
                 Some(&folder) if folder_position(self.mailbox, folder).uid_validity == status.uid_validity => {
                     let grown = status.uid_next > folder_position(self.mailbox, folder).uid_next;
-                    targets.extend(grown.then(|| (folder, listed.name.clone())));
+                    targets.extend(grown.then_some((folder, listed)));
                 }
                 // A folder that is new since: what was removed may have gone there.
-                _ if selectable => return Ok(false),
+                _ if selectable => return Ok(self.not_yet(&listed.path, "came while messages were being removed")),
                 _ => {}
             }
         }
-        for (folder, name) in targets {
+        for (folder, listed) in targets {
             if !self.mailbox.folders.get(&folder).is_some_and(|folder| folder.seeded) {
                 continue;
             }
-            let Some(selected) = self.examine(&name).await? else { return Ok(false) };
+            let Some(selected) = self.examine(&listed.name).await? else {
+                return Ok(self.not_yet(&listed.path, "is listed and cannot be opened"));
+            };
             let position = folder_position(self.mailbox, folder);
             if selected.uid_validity != position.uid_validity {
-                return Ok(false);
+                return Ok(self.not_yet(&listed.path, "has another UIDVALIDITY when opened than when listed"));
             }
             self.add_from(folder, position.uid_next).await?;
         }
@@ -614,6 +647,16 @@ pub(crate) struct Unlisted(FolderPath);
 #[derive(Debug, thiserror::Error)]
 #[error("the listing has no INBOX that can be read")]
 pub(crate) struct NoInbox;
+
+/// Levels without messages that hold no folders either.
+fn hollow_levels(sweep: &Sweep) -> BTreeSet<FolderPath> {
+    // Sorted by path: what a level holds comes right after it.
+    let after = sweep.folders.iter().skip(1).map(Some).chain([None]);
+    let holds =
+        |level: &ListedFolder, next: Option<&ListedFolder>| next.is_some_and(|next| next.path.is_below(&level.path));
+    let levels = sweep.folders.iter().zip(after).filter(|(folder, next)| !folder.selectable && !holds(folder, *next));
+    levels.map(|(folder, _)| folder.path.clone()).collect()
+}
 
 /// A listed folder as a listing shows it; `None` when it can't be told just now and was not known before.
 fn see(folder: &ListedFolder, known: Option<&Known>) -> Option<Seen> {

@@ -48,6 +48,8 @@ pub(crate) struct Mailbox {
     pub(crate) folders: BTreeMap<FolderId, SourceFolder>,
     pub(crate) subscriptions: BTreeSet<FolderPath>,
     pub(crate) unreadable: Unreadables,
+    /// Levels that held nothing when last listed.
+    hollow: BTreeSet<FolderPath>,
     /// Positions as the recovery site has them or is about to.
     told: BTreeMap<FolderId, FolderPosition>,
     /// Every message remembered, by identity, while they are few and none has gone: the first full copy asks for all.
@@ -99,6 +101,7 @@ impl Mailbox {
             folders: folders.into_iter().map(|folder| (folder.folder, folder)).collect(),
             subscriptions: source::subscriptions(pool, id).await?.into_iter().collect(),
             unreadable: Unreadables::read(pool, id).await?,
+            hollow: BTreeSet::new(),
             pool: pool.clone(),
             spool: spool.clone(),
             shipper: shipper.clone(),
@@ -114,6 +117,13 @@ impl Mailbox {
             self.unreadable.note(messages);
         }
         Ok(())
+    }
+
+    /// These levels hold nothing now. Answers whether one did not before.
+    pub(crate) fn note_hollow(&mut self, levels: BTreeSet<FolderPath>) -> bool {
+        let news = !levels.is_subset(&self.hollow);
+        self.hollow = levels;
+        news
     }
 
     /// These messages of a folder have been captured since, or are gone.

@@ -15,13 +15,13 @@ use understudy_failpoint as failpoint;
 use understudy_imap_session::{Address, Error, Level, Login};
 use understudy_protocol::{
     MailboxId, Seq,
-    messages::{Assignment, MailboxReport, SeedProgress, Trouble},
+    messages::{Assignment, MailboxReport, Trouble},
     server::Server,
 };
 use understudy_replication::trouble::explain;
 
 use crate::{
-    look::{Depth, NoInbox, Unlisted, look},
+    look::{Depth, Found, NoInbox, Obstacle, Unlisted, look},
     mailbox::{Mailbox, Tools},
     room::disk_full,
     supervisor::Reports,
@@ -36,12 +36,19 @@ const WARM_PAUSE: Duration = Duration::from_secs(2);
 const QUIET_AFTER: Duration = Duration::from_secs(60);
 /// A quiet mailbox is asked this often.
 const QUIET_PAUSE: Duration = Duration::from_secs(30);
-/// However quiet, all folders are listed this often.
+/// However quiet or busy, a session of its own lists all folders this often.
 const SWEEP_PAUSE: Duration = Duration::from_secs(300);
+/// For a moment after its last folder went, Dovecot 2.3.19 lists a level still, and says nothing when it no longer does. So
+/// for a while after a level that holds nothing came, …
+const HOLLOW_FOR: Duration = Duration::from_secs(60);
+/// … all folders are listed this often.
+const HOLLOW_PAUSE: Duration = Duration::from_secs(10);
 /// Where the server keeps no journal, all messages are compared this often.
 const COMPARE_PAUSE: Duration = Duration::from_secs(15);
 /// After a look that could not finish and found nothing, wait before the next.
 const STUCK_PAUSE: Duration = Duration::from_millis(200);
+/// A look may be unable to finish for this long, while folders change under it, before that is trouble.
+const OBSTACLE_PATIENCE: Duration = Duration::from_secs(30);
 /// While somebody waits for a barrier, a session of its own lists the folders at least this far apart.
 const AFRESH_PAUSE: Duration = Duration::from_secs(1);
 /// The first wait after an error, …
@@ -145,15 +152,19 @@ impl Tail {
                 Err(error) => return End::Failed(error),
             };
             *lived = true;
-            self.reports.prove(self.id());
+            // Looking is not proof: a look that never captures all it sees is a mailbox that stands still.
+            if found.complete || found.something {
+                self.reports.prove(self.id());
+            }
             if found.complete {
                 for barrier in waiting.drain(..) {
                     let _ = barrier.send(mailbox.captured);
                 }
             }
             asked = waiting.len();
-            rhythm.looked(found.something, found.complete, depth);
-            self.report(&mailbox, sessions.reader.level(), mailbox.progress(found.messages), found.complete);
+            rhythm.looked(&found, depth, afresh);
+            let obstacle = rhythm.lasting(&found);
+            self.report(&mailbox, sessions.reader.level(), &found, obstacle);
             if found.complete {
                 match sessions.arm().await {
                     Ok(true) => continue,
@@ -228,15 +239,15 @@ impl Tail {
         }
     }
 
-    fn report(&self, mailbox: &Mailbox, level: Level, progress: SeedProgress, complete: bool) {
+    fn report(&self, mailbox: &Mailbox, level: Level, found: &Found, obstacle: Option<&Obstacle>) {
         self.reports.put(MailboxReport {
             mailbox: mailbox.id,
             captured: mailbox.captured,
             capability: level.to_string(),
-            progress,
+            progress: mailbox.progress(found.messages),
             seeded: mailbox.seeded,
-            swept_at: complete.then(Utc::now) as Option<DateTime<Utc>>,
-            trouble: None,
+            swept_at: found.complete.then(Utc::now) as Option<DateTime<Utc>>,
+            trouble: obstacle.map(|obstacle| unsettled(&self.server.name, obstacle)),
             unreadable: Some(mailbox.unreadable_messages()),
         });
     }
@@ -254,7 +265,7 @@ async fn look_once(
     sessions: &mut Sessions,
     depth: Depth,
     afresh: bool,
-) -> anyhow::Result<crate::look::Found> {
+) -> anyhow::Result<Found> {
     let sweep = if afresh { sessions.reader.sweep_afresh().await? } else { sessions.sweep().await? };
     failpoint::here("look.listed");
     look(mailbox, &sweep, &mut sessions.reader, depth).await
@@ -297,17 +308,52 @@ fn trouble(server: &str, error: &anyhow::Error) -> Trouble {
     }
 }
 
+/// What has kept looks from capturing all they saw, for a person.
+fn unsettled(server: &str, obstacle: &Obstacle) -> Trouble {
+    Trouble {
+        kind: "unsettled".to_owned(),
+        reason: format!("{server}: {obstacle}; what changed since is not all captured"),
+        remedy:
+            "It is looked at again all the time, and nothing is removed because of it. If it lasts: see whether a mail \
+                 client can open that folder, and let the server repair its index of folders."
+                .to_owned(),
+        fault: false,
+    }
+}
+
 /// When to ask again.
 struct Rhythm {
+    /// Since when looks have not captured all they saw.
+    unfinished_since: Option<Instant>,
     changed_at: Option<Instant>,
+    /// When a session of its own last listed all folders.
     swept_at: Instant,
     compared_at: Option<Instant>,
+    /// When a level that holds nothing was listed for the first time.
+    hollow_at: Option<Instant>,
     level: Level,
 }
 
 impl Rhythm {
     fn new(level: Level) -> Self {
-        Self { changed_at: None, swept_at: Instant::now(), compared_at: None, level }
+        Self {
+            unfinished_since: None,
+            changed_at: None,
+            swept_at: Instant::now(),
+            compared_at: None,
+            hollow_at: None,
+            level,
+        }
+    }
+
+    /// What was in this look's way, once it has been there for long.
+    fn lasting<'f>(&mut self, found: &'f Found) -> Option<&'f Obstacle> {
+        if found.complete || found.something {
+            self.unfinished_since = None;
+            return None;
+        }
+        let since = *self.unfinished_since.get_or_insert_with(Instant::now);
+        found.obstacle.as_ref().filter(|_| since.elapsed() >= OBSTACLE_PATIENCE)
     }
 
     /// How deep the next look goes.
@@ -316,14 +362,19 @@ impl Rhythm {
         if self.level == Level::None && due { Depth::Everything } else { Depth::Changed }
     }
 
-    fn looked(&mut self, something: bool, complete: bool, depth: Depth) {
+    fn looked(&mut self, found: &Found, depth: Depth, afresh: bool) {
         let now = Instant::now();
-        self.swept_at = now;
-        if depth == Depth::Everything && complete {
+        if afresh {
+            self.swept_at = now;
+        }
+        if depth == Depth::Everything && found.complete {
             self.compared_at = Some(now);
         }
-        if something {
+        if found.something {
             self.changed_at = Some(now);
+        }
+        if found.hollow {
+            self.hollow_at = Some(now);
         }
     }
 
@@ -337,6 +388,7 @@ impl Rhythm {
     }
 
     fn sweep_is_due(&self) -> bool {
-        self.swept_at.elapsed() >= SWEEP_PAUSE
+        let hollow = self.hollow_at.is_some_and(|at| at.elapsed() < HOLLOW_FOR);
+        self.swept_at.elapsed() >= if hollow { HOLLOW_PAUSE } else { SWEEP_PAUSE }
     }
 }

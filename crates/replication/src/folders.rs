@@ -82,12 +82,14 @@ fn match_folders(known: &[Known], seen: &[Seen]) -> Vec<Option<FolderId>> {
     let mut matched: Vec<Option<FolderId>> = vec![None; seen.len()];
     let mut free: BTreeMap<FolderId, &Known> = known.iter().map(|k| (k.folder, k)).collect();
 
-    // Where it was, and still itself.
-    let by_path: HashMap<&FolderPath, &Known> = known.iter().map(|k| (&k.path, k)).collect();
+    // Where it was, and still itself. Until a deletion is written, two may have had the same name.
+    let mut by_path: HashMap<&FolderPath, Vec<&Known>> = HashMap::new();
+    for k in known {
+        by_path.entry(&k.path).or_default().push(k);
+    }
     for (slot, seen) in matched.iter_mut().zip(seen) {
-        if let Some(k) = by_path.get(&seen.path)
-            && same_generation(k, seen)
-        {
+        let there = by_path.get(&seen.path).into_iter().flatten();
+        if let Some(k) = there.copied().find(|k| same_generation(k, seen)) {
             free.remove(&k.folder);
             *slot = Some(k.folder);
         }
@@ -319,6 +321,13 @@ mod tests {
     #[test]
     fn names_swap_by_stepping_aside() {
         check("2=A 3=B", "3=A 2=B", "2>understudy-moving-2 3>A 2>B");
+    }
+
+    #[test]
+    fn of_two_that_had_a_name_the_one_that_is_there_stays() {
+        check("6=A 16=A", "6=A", "-16");
+        check("6=A 16=A", "16=A", "-6");
+        check("6=A 16=A", "9=A", "+100=A -6 -16");
     }
 
     #[test]

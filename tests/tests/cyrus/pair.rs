@@ -13,8 +13,8 @@ use understudy_tests::scenario::{self, PRIMARY, STANDBY};
 use understudy_tests::stack::Stack;
 use understudy_tests::wait;
 
-/// Longer than some looks take to come: a quiet mailbox is looked at twice a minute.
-const LEVEL_PATIENCE: Duration = Duration::from_secs(150);
+/// Levels that may be gone in a moment are looked for again every ten seconds.
+const LEVEL_PATIENCE: Duration = Duration::from_secs(40);
 /// Characters that no folder name on Cyrus can have, beside the separator.
 const IMPOSSIBLE: &str = "!\"%;<>\\`{|}";
 

@@ -154,7 +154,7 @@ async fn a_folder_that_cyrus_refuses_is_named_and_stops_no_other() -> Result<()>
 
     ann.rename(&long, "Short").await?;
     pair.settle().await?;
-    wait::until("the folder is whole under its new name", Duration::from_secs(150), async || {
+    wait::until("the folder is whole under its new name", Duration::from_secs(60), async || {
         Ok(pair.assert_same("ann").await.is_ok())
     })
     .await?;
