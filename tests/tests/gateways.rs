@@ -1,16 +1,62 @@
-//! Two source gateways for one recovery site: only one is listened to.
+//! Source gateways apart from the rest: what one tells of itself, and two for one recovery site.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::Result;
+use understudy_tests::dovecot::{Dovecot, free_port};
 use understudy_tests::mail::Mail;
-use understudy_tests::scenario::Scenario;
+use understudy_tests::scenario::{self, Scenario};
+use understudy_tests::stack::Stack;
 use understudy_tests::wait;
 
 use crate::mirroring::fill;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn a_source_gateway_alone_serves_metrics_that_name_nobody() -> Result<()> {
+    let (primary, standby) =
+        (Dovecot::start(scenario::primary(&["ann"]))?, Dovecot::start(scenario::standby(&["ann"]))?);
+    let port = free_port(Ipv4Addr::LOCALHOST)?;
+    let listen = format!("metrics_listen = \"127.0.0.1:{port}\"");
+    let stack = Stack::apart_with(&[("primary", &primary), ("standby", &standby)], &listen).await?;
+    let scenario = Scenario { primary, standby, stack };
+    let (mut ann, mut mail) = (scenario.log_in("ann").await?, Mail::from_seed(71));
+    fill(&mut ann, &mut mail, 10).await?;
+    scenario.protect(&["ann"]).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+
+    // Asked for by reqwest even where nothing is encrypted.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let read = async || -> Result<String> {
+        Ok(reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await?.error_for_status()?.text().await?)
+    };
+    let value = |text: &str, name: &str| -> Result<f64> {
+        let of = |line: &str| line.split([' ', '{']).next() == Some(name);
+        let values =
+            text.lines().filter(|line| of(line)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        let values: Vec<f64> = values.collect();
+        anyhow::ensure!(!values.is_empty(), "{name} is not among the metrics:\n{text}");
+        Ok(values.iter().sum())
+    };
+    let before = read().await?;
+    assert_eq!(value(&before, "understudy_source_mailboxes")?, 1.0, "{before}");
+    assert!(value(&before, "understudy_imap_connections")? >= 1.0, "{before}");
+    assert!(value(&before, "understudy_link_bytes_total")? > 0.0, "{before}");
+    let captured = value(&before, "understudy_transactions_captured_total")?;
+
+    ann.append("INBOX", &[], None, &mail.any()).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+    let after = read().await?;
+    assert!(value(&after, "understudy_transactions_captured_total")? > captured, "{after}");
+    let shipped = value(&after, "understudy_transactions_shipped_total")?;
+    assert!(shipped >= value(&after, "understudy_transactions_captured_total")?, "{after}");
+    // Nobody is asked for a token here.
+    assert!(!after.contains("ann"), "{after}");
+    Ok(())
+}
 
 /// The recovery site listens to another one 30 seconds after the first fell silent.
 #[tokio::test]

@@ -8,14 +8,13 @@ use understudy_tests::scenario::{PRIMARY, STANDBY};
 use super::exact;
 use super::pair::Pair;
 use crate::somebody::{DAMAGED, Somebody, damage, seeds};
-use crate::times;
 
 const STEPS: usize = 120;
 /// Names to choose from; some are parents of others, some are spelled otherwise on the other server.
 const FOLDERS: [&str; 10] = ["INBOX", "A", "A/B", "A/B/C", "D", "D/A", "Zoë", "Zoë/a.b^c", "INBOX/中文", "Sent"];
 
 async fn walk(start: impl AsyncFn() -> Result<Pair>) -> Result<()> {
-    for seed in seeds(1, 1) {
+    for seed in seeds(1, 20) {
         println!("UNDERSTUDY_SEED={seed}");
         let mut damaged = 0;
         let mut pair = start().await?;
@@ -39,7 +38,7 @@ async fn walk_from(seed: u64, pair: &mut Pair) -> Result<()> {
         walk.step(&mut ann).await?;
     }
     pair.protect(&["ann"]).await?;
-    for step in 0..STEPS * times(20) {
+    for step in 0..STEPS {
         walk.step(&mut ann).await?;
         // Each at least once.
         let mishap = if step == STEPS / 3 {
