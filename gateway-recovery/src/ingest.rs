@@ -23,7 +23,7 @@ use understudy_database::{
 use understudy_failpoint as failpoint;
 use understudy_protocol::{
     Change, ContentRef, Digest, MailboxId, TenantId, Transaction,
-    codec::CodecError,
+    codec::{CodecError, MAX_FRAME_BYTES},
     messages::{Ack, Refusal, Shipped, Trouble},
 };
 use understudy_replication::shipping::{Received, Verdict, judge};
@@ -35,6 +35,10 @@ pub(crate) use before::Before;
 
 /// The most content taken in one shipment, in bytes: one message of this size, alone, is the largest that passes.
 const SHIPMENT_BYTES: u64 = 4 << 30;
+/// The most transactions in one shipment, …
+const TRANSACTIONS: usize = 1024;
+/// … and the most bytes of frames, contents apart: one of the longest, and others beside it.
+const FRAME_BYTES: usize = 2 * MAX_FRAME_BYTES;
 
 /// Why a shipment was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +51,8 @@ pub(crate) enum IngestError {
     Store(#[source] std::io::Error),
     #[error("the shipment holds more than {SHIPMENT_BYTES} bytes")]
     TooLarge,
+    #[error("the shipment holds more than {TRANSACTIONS} transactions, or more than {FRAME_BYTES} bytes of frames")]
+    TooManyFrames,
     #[error("the shipment is not packed as it should be")]
     Packing(#[from] PackingError),
     #[error("the shipment has a recipe that cannot be read")]
@@ -68,6 +74,7 @@ impl IngestError {
             Self::Broken(_)
             | Self::Malformed(_)
             | Self::TooLarge
+            | Self::TooManyFrames
             | Self::Foreign
             | Self::Packing(_)
             | Self::Recipe(_) => true,

@@ -52,6 +52,8 @@ const SEED_SHIPMENTS: usize = 3;
 const SHIPMENT_TRANSACTIONS: i64 = 64;
 /// … and about the most content, in bytes; one transaction always fits.
 const SHIPMENT_BYTES: u64 = 16 << 20;
+/// The same of the transactions themselves: the recovery gateway holds them in memory until all of a shipment has come.
+const SHIPMENT_FRAMES: usize = 32 << 20;
 /// About the most content that is read into memory with the journal's rows, in bytes.
 const SHIPMENT_ROWS: u64 = 4 << 20;
 /// Content is read and sent in pieces of this size, in bytes.
@@ -234,13 +236,15 @@ impl Shipper {
             .sum();
         let full = waiting.len() as i64 == SHIPMENT_TRANSACTIONS || in_rows as u64 >= SHIPMENT_ROWS / 2;
         let hands_over = self.link.hands_over();
-        let mut bytes = 0;
+        let (mut bytes, mut frames) = (0, 0);
         let fits = waiting
             .iter()
             .take_while(|transaction| {
-                let before = bytes;
+                let before = (bytes, frames);
                 bytes += transaction.contents.iter().map(|(content, _)| content.size).sum::<u64>();
-                hands_over || before == 0 || bytes <= SHIPMENT_BYTES
+                frames += transaction.body.len();
+                let contents_fit = hands_over || before.0 == 0 || bytes <= SHIPMENT_BYTES;
+                contents_fit && (before.1 == 0 || frames <= SHIPMENT_FRAMES)
             })
             .count();
         // What is captured from now on says so to `take`.

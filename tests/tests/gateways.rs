@@ -44,7 +44,10 @@ async fn a_source_gateway_alone_serves_metrics_that_name_nobody() -> Result<()> 
     let before = read().await?;
     assert_eq!(value(&before, "understudy_source_mailboxes")?, 1.0, "{before}");
     assert!(value(&before, "understudy_imap_connections")? >= 1.0, "{before}");
-    assert!(value(&before, "understudy_link_bytes_total")? > 0.0, "{before}");
+    wait::until("the bytes on the link are told", PATIENCE, async || {
+        Ok(value(&read().await?, "understudy_link_bytes_total").is_ok_and(|bytes| bytes > 0.0))
+    })
+    .await?;
     let captured = value(&before, "understudy_transactions_captured_total")?;
 
     ann.append("INBOX", &[], None, &mail.any()).await?;

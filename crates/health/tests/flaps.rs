@@ -11,6 +11,8 @@ use understudy_health::verdict::{
 };
 
 const STORIES: u64 = 1000;
+/// With `UNDERSTUDY_LONG`.
+const MANY_STORIES: u64 = 10_000;
 /// Of simulated time.
 const STORY: Duration = Duration::from_secs(150);
 const STEP: Duration = Duration::from_millis(250);
@@ -203,9 +205,13 @@ fn spans(random: &mut StdRng, often: f64, long: std::ops::Range<f64>) -> Vec<Spa
     vec![(from, from + random.random_range(long))]
 }
 
+fn seeds() -> std::ops::Range<u64> {
+    0..if std::env::var_os("UNDERSTUDY_LONG").is_some() { MANY_STORIES } else { STORIES }
+}
+
 #[test]
 fn a_thousand_stories_without_an_outage_end_in_none() {
-    for seed in 0..STORIES {
+    for seed in seeds() {
         let random = &mut StdRng::seed_from_u64(seed);
         let story = Story::told(random);
         let story = if random.random_bool(0.5) { story.with_blips(random) } else { story };
@@ -216,7 +222,7 @@ fn a_thousand_stories_without_an_outage_end_in_none() {
 
 #[test]
 fn a_thousand_outages_are_all_found() {
-    for seed in 0..STORIES {
+    for seed in seeds() {
         let random = &mut StdRng::seed_from_u64(seed);
         let mut story = Story::told(random);
         // Nobody can be asked for what a process that stands still, or a link that does, does not hear.

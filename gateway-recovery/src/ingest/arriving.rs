@@ -14,7 +14,7 @@ use understudy_protocol::{
 
 use crate::store::{Receiving, Store};
 
-use super::{IngestError, SHIPMENT_BYTES};
+use super::{FRAME_BYTES, IngestError, SHIPMENT_BYTES, TRANSACTIONS};
 
 /// A shipment as it comes in.
 pub(super) struct Arriving {
@@ -27,6 +27,10 @@ pub(super) struct Arriving {
     /// Bytes still to come of the content at hand.
     left: u64,
     total: u64,
+    /// Bytes of the messages that skeletons stand for: one part may be named in many places.
+    rebuilt: u64,
+    /// Bytes of frames: these stay in memory until all has come.
+    frames: usize,
     receiving: Receiving,
     transactions: Vec<Arrived>,
     recipes: HashMap<Digest, Recipe>,
@@ -62,6 +66,8 @@ impl Arriving {
             buffer: BytesMut::new(),
             left: 0,
             total: 0,
+            rebuilt: 0,
+            frames: 0,
             receiving: store.begin(tenant).await.map_err(IngestError::Store)?,
             transactions: Vec::new(),
             recipes: HashMap::new(),
@@ -111,6 +117,10 @@ impl Arriving {
             }
             let Some((frame, taken)) = codec::decode_frame::<Shipment>(&self.buffer)? else { return Ok(()) };
             self.buffer.advance(taken);
+            self.frames += taken;
+            if self.frames > FRAME_BYTES {
+                return Err(IngestError::TooManyFrames);
+            }
             self.frame(frame)?;
         }
     }
@@ -128,6 +138,10 @@ impl Arriving {
             }
             Shipment::Skeleton { content, recipe: bytes } => {
                 let recipe = Recipe::decode(&bytes, content.size)?;
+                self.rebuilt = self.rebuilt.saturating_add(content.size);
+                if self.rebuilt > SHIPMENT_BYTES {
+                    return Err(IngestError::TooLarge);
+                }
                 self.receiving.skeleton(content, &bytes).map_err(IngestError::Store)?;
                 self.begin(recipe.own_bytes())?;
                 self.recipes.insert(content.digest, recipe);
@@ -136,6 +150,9 @@ impl Arriving {
                 self.receiving.handed(&file, &contents).map_err(IngestError::Store)?;
             }
             Shipment::Transaction(body) => {
+                if self.transactions.len() >= TRANSACTIONS {
+                    return Err(IngestError::TooManyFrames);
+                }
                 let (transaction, digest) = (codec::decode(&body)?, Digest::of(&body));
                 self.transactions.push(Arrived { transaction, digest });
             }

@@ -5,7 +5,7 @@ use std::io;
 use futures_util::{StreamExt, stream};
 use reqwest::Body;
 use tokio::sync::oneshot;
-use understudy_protocol::{ContentRef, Digest, MailboxId, codec, messages::Shipment};
+use understudy_protocol::{Change, ContentRef, Digest, FolderPath, MailboxId, codec, messages::Shipment};
 
 use crate::{
     shipment::{Cargo, content_ref, received, transaction},
@@ -163,5 +163,20 @@ async fn what_is_too_large_is_refused_before_it_arrives() {
     let content = ContentRef { digest: Digest::of(b""), size: u64::MAX };
     let announced = Cargo::default().content(b"mail").frame(&Shipment::Content(content));
     site.post("ship", endless(announced.bytes)).await.expect(400);
+    assert_untouched(&site, mailbox).await;
+}
+
+/// Memory is bounded whatever comes: frames stay until all of a shipment is there.
+#[tokio::test]
+async fn more_frames_than_a_shipment_holds_are_refused_before_they_have_all_arrived() {
+    let (site, mailbox) = Site::with_mailbox().await;
+    let endless = |frame: Vec<u8>| -> Body { streamed(stream::repeat_with(move || Ok(frame.clone()))) };
+    let small = Cargo::default().transaction(&transaction(mailbox, 1, &[]));
+    site.post("ship", endless(small.bytes)).await.expect(400);
+    let mut long = transaction(mailbox, 1, &[]);
+    let path = FolderPath::new(vec!["x".repeat(40 << 20)]);
+    long.changes.push(Change::SubscriptionChanged { path, subscribed: true });
+    let long = Cargo::default().transaction(&long);
+    site.post("ship", endless(long.bytes)).await.expect(400);
     assert_untouched(&site, mailbox).await;
 }

@@ -14,3 +14,4 @@ mod restart;
 mod secret;
 mod shipment;
 mod site;
+mod strangers;

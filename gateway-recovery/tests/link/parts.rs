@@ -166,3 +166,66 @@ async fn what_does_not_make_the_message_changes_nothing() {
     assert_eq!(site.received(mailbox).await.0, 0);
     assert_eq!(site.contents_known().await, 0);
 }
+
+/// Wherever a packed shipment is cut, whatever is said after its end, and in whatever order its sections come.
+#[tokio::test]
+async fn a_packed_shipment_that_is_not_whole_changes_nothing() {
+    let (site, mailbox) = Site::with_mailbox().await;
+    let key = key(&site).await;
+    let message = message("ana");
+    let one = transaction(mailbox, 1, &[&message]);
+    // Text first, then what is compressed already: two sections, and a third.
+    let mut packer = Packer::new(&understudy_content::Seen::default()).unwrap();
+    let part = ContentRef { digest: key.digest(&file()), size: file().len() as u64 };
+    packer.write(&Cargo::default().frame(&Shipment::Part(part)).bytes).unwrap();
+    packer.write_as_is(&file()).unwrap();
+    packer.write(&Cargo::default().skeleton(&message, &key).transaction(&one).bytes).unwrap();
+    let whole = packer.finish().unwrap().0;
+    let first = 9 + usize::from(whole[8]) + (usize::from(whole[7]) << 8);
+    let second = first + 5 + file().len();
+
+    // Every octet of the first and the last section, and some of what lies between.
+    let cuts = (1..first + 20).chain((first + 20..second).step_by(4999)).chain(second..whole.len());
+    for cut in cuts {
+        let answer = site.post(SHIP, whole[..cut].to_vec()).await;
+        let transactions = site.number("select count(*) from transaction").await;
+        assert_eq!(transactions, 0, "cut at {cut} of {}", whole.len());
+        // Between two sections nobody can tell; no transaction has come by then.
+        let expected = if cut == first || cut == second { &[200, 400][..] } else { &[400] };
+        assert!(expected.contains(&answer.status.as_u16()), "cut at {cut}: {}", answer.text());
+    }
+    for (what, body) in [
+        ("sections in another order", [&whole[first..second], &whole[..first], &whole[second..]].concat()),
+        ("a section twice", [&whole[..second], &whole[first..]].concat()),
+        ("a section left out", [&whole[..first], &whole[second..]].concat()),
+        ("something after the end", [&whole[..], b"more"].concat()),
+        ("a section of no known kind", [&whole[..], &[9, 0, 0, 0, 0]].concat()),
+    ] {
+        let answer = site.post(SHIP, body).await;
+        assert_eq!(answer.status.as_u16(), 400, "{what}: {}", answer.text());
+        assert!(!answer.text().is_empty(), "{what}: no reason is given");
+    }
+    assert_eq!(site.received(mailbox).await.0, 0);
+    assert_eq!(site.contents_known().await, 0);
+    site.post(SHIP, whole).await.expect(200);
+    assert_eq!(site.received(mailbox).await.0, 1);
+}
+
+/// A recipe of some bytes may name one part again and again: what it makes is bounded like a message that comes whole.
+#[tokio::test]
+async fn a_recipe_that_makes_more_than_a_shipment_holds_is_refused_by_its_size() {
+    let (site, mailbox) = Site::with_mailbox().await;
+    let key = key(&site).await;
+    let part = ContentRef { digest: key.digest(&file()), size: file().len() as u64 };
+    let many = |times: u64, name: &[u8]| {
+        let pieces = (0..times).map(|_| Piece::Part(part, Wrapping::AsItIs)).collect();
+        let content = ContentRef { digest: Digest::of(name), size: times * part.size };
+        Shipment::Skeleton { content, recipe: Recipe { pieces }.encode() }
+    };
+    // Six times 800 MB.
+    let cargo = (0..6_u8).fold(Cargo::default().part(&file(), &key), |cargo, name| cargo.frame(&many(20_000, &[name])));
+    let answer = site.post(SHIP, cargo.packed()).await.expect(400);
+    assert!(answer.text().contains("holds more than"), "{}", answer.text());
+    assert_eq!(site.received(mailbox).await.0, 0);
+    assert_eq!(site.contents_known().await, 0);
+}

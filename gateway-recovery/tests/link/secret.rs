@@ -19,7 +19,8 @@ async fn a_request_without_our_secret_is_refused_on_every_route_and_has_no_effec
     let body = Cargo::default().whole(mailbox, 1, &[b"mail"]);
     let inventory = format!("inventory/{}", Uuid::new_v4());
     let known = format!("known/{mailbox}");
-    for route in ["hello", "ship", "heartbeat", &known, "report", &inventory, "no-such-route"] {
+    for route in ["hello", "ship", "heartbeat", &known, "lacks", "report", &inventory, "renew", "ping", "no-such-route"]
+    {
         let wrong = [
             None,
             Some("Bearer ".to_owned()),
@@ -63,14 +64,16 @@ async fn a_source_gateway_too_old_to_talk_to_is_told_what_to_do() {
 #[tokio::test]
 async fn a_message_that_is_not_readable_is_refused() {
     let site = Site::start().await;
-    for route in ["hello", "heartbeat", "report"] {
+    for route in ["hello", "heartbeat", "lacks", "report"] {
         site.post(route, "").await.expect(400);
         site.post(route, "\u{1}not a message").await.expect(400);
         site.post(route, vec![0xc1; 64]).await.expect(400);
     }
     site.post("known/ana", "").await.expect(400);
     site.post("inventory/7", "").await.expect(400);
-    site.post("hello", vec![0; (16 << 20) + 1]).await.expect(413);
+    for route in ["hello", "heartbeat", "lacks", "report"] {
+        site.post(route, vec![0; (16 << 20) + 1]).await.expect(413);
+    }
     assert_eq!(site.number("select count(*) from link where heard_at is not null").await, 0);
 }
 

@@ -6,7 +6,7 @@ use std::{
     io,
     net::SocketAddr,
     os::unix::fs::FileExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
     time::{Duration, Instant},
 };
@@ -41,6 +41,7 @@ pub(crate) struct Site {
     pub(crate) pool: PgPool,
     pub(crate) client: Client,
     gateway: Gateway,
+    security: LinkSecurity,
     folder: TempDir,
     primary: i64,
     standby: i64,
@@ -96,11 +97,13 @@ impl Site {
         let standby = server::insert(&mut db, TENANT, &definition("dr-1", ServerRole::Standby)).await.unwrap();
         drop(db);
         let folder = tempfile::tempdir().unwrap();
-        let gateway = Gateway::start(&pool, &folder).await;
+        let security = LinkSecurity::Clear(SECRET.to_owned().into());
+        let gateway = Gateway::start(&pool, &folder, security.clone()).await;
         Self {
             pool,
             client: client(),
             gateway,
+            security,
             folder,
             primary: primary.server_id,
             standby: standby.server_id,
@@ -149,7 +152,18 @@ impl Site {
 
     /// Starts another gateway on the same database and folder; the one before was stopped.
     pub(crate) async fn start_again(&mut self) {
-        self.gateway = Gateway::start(&self.pool, &self.folder).await;
+        self.gateway = Gateway::start(&self.pool, &self.folder, self.security.clone()).await;
+    }
+
+    /// From now on the gateway takes paired sites only.
+    pub(crate) async fn restart_paired(&mut self) {
+        self.security = LinkSecurity::Paired { certificate_life: Duration::from_secs(3600) };
+        self.restart().await;
+    }
+
+    /// Where the gateway keeps its keys.
+    pub(crate) fn data_dir(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Asks the gateway to stop, without waiting.
@@ -298,7 +312,7 @@ impl Drop for Site {
 }
 
 impl Gateway {
-    async fn start(pool: &PgPool, folder: &TempDir) -> Self {
+    async fn start(pool: &PgPool, folder: &TempDir, link: LinkSecurity) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
@@ -306,7 +320,7 @@ impl Gateway {
             pool: pool.clone(),
             data_dir: folder.path().to_owned(),
             listener,
-            link: LinkSecurity::Clear(SECRET.to_owned().into()),
+            link,
             content: ContentConfig::files(folder.path().join("content")),
             shared_spool: Some(folder.path().join("spool")),
             brake: BrakeConfig::default(),
