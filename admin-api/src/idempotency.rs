@@ -1,6 +1,7 @@
 //! `Idempotency-Key`: the same POST sent twice is carried out once and answered twice.
 //!
-//! Keeps true: only successes are kept, and never a secret nor a digest of one; a key that comes with another request is refused.
+//! Keeps true: only successes are kept, and never a secret; a key that comes with another request is refused. Requests are compared by
+//! a digest under a key that is not in the database, for what somebody puts where no password belongs.
 
 use std::time::Duration;
 
@@ -58,7 +59,7 @@ async fn keyed(api: &Api, caller: &Caller, request: Request, next: Next) -> Resu
     let key = key_of(&request)?;
     let (parts, body) = request.into_parts();
     let body = whole(body).await?;
-    let digest = digest_of(&caller.name, &parts.uri.to_string(), &body);
+    let digest = digest_of(api.login.seal.hasher(), &caller.name, &parts.uri.to_string(), &body);
     let claim = idempotency::claim(&mut *api.pool.acquire().await?, caller.tenant, &key, &digest).await?;
     match claim {
         Claim::Answered(answer) => Ok(replay(answer)),
@@ -110,8 +111,7 @@ fn key_of(request: &Request) -> Result<String> {
     Ok(key.to_owned())
 }
 
-fn digest_of(caller: &str, uri: &str, body: &[u8]) -> Digest {
-    let mut hasher = blake3::Hasher::new();
+fn digest_of(mut hasher: blake3::Hasher, caller: &str, uri: &str, body: &[u8]) -> Digest {
     hasher.update(&(caller.len() as u64).to_be_bytes()).update(caller.as_bytes());
     hasher.update(&(uri.len() as u64).to_be_bytes()).update(uri.as_bytes()).update(body);
     hasher.finalize().into()

@@ -36,6 +36,8 @@ const SCREENS: &[&str] = &[
     "/protect",
     "/servers",
     "/servers/{*rest}",
+    "/policies",
+    "/policies/{*rest}",
     "/switchover",
     "/switchback",
     "/runs",

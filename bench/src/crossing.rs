@@ -3,13 +3,9 @@
 //! In: the data that `seed` copies, and one file for many users. Out: bytes against mbsync's, counted by the same kind of line, and
 //! against what no program can go below by much: every attachment once and decoded, with the rest through `zstd -3`.
 
-use std::collections::HashSet;
-use std::io::{self, Write};
+use anyhow::Result;
 
-use anyhow::{Context, Result};
-use understudy_content::{copy, split};
-use understudy_protocol::PartKey;
-
+use crate::bound::bound;
 use crate::imap::Message;
 use crate::load;
 use crate::mbsync::Mbsync;
@@ -36,6 +32,10 @@ pub(crate) fn measure(settings: &Settings, report: &mut Report) -> Result<()> {
     for workload in [Workload::one_large(settings.scale), Workload::many(settings.scale)] {
         report.add(seed(settings, &workload)?);
     }
+    Ok(())
+}
+
+pub(crate) fn measure_file(settings: &Settings, report: &mut Report) -> Result<()> {
     if settings.measures(Peer::Understudy) {
         report.add(one_file_for_many(settings)?);
     }
@@ -146,41 +146,4 @@ fn with_file(to: &str, file: &[u8]) -> Message {
     wrap_base64(&mut bytes, file, 76);
     bytes.extend_from_slice(b"--b--\r\n");
     Message { flags: String::new(), internal_date: "17-Jul-1996 02:44:25 -0700".to_owned(), bytes }
-}
-
-/// Every part once, unwrapped, and all the rest, as one `zstd -3` stream.
-fn bound(workload: &Workload) -> Result<u64> {
-    let key = PartKey::new([0; 32]);
-    let mut seen = HashSet::new();
-    let mut stream = zstd::stream::Encoder::new(Count(0), 3).context("could not begin to compress")?;
-    for mailbox in 0..workload.mailboxes {
-        for index in 0..workload.messages_each {
-            let bytes = workload.message(mailbox, index).message.bytes;
-            let message = bytes.as_slice();
-            let Some(split) = split(message, &key)? else {
-                stream.write_all(message)?;
-                continue;
-            };
-            for cut in split.cuts.iter().filter(|cut| seen.insert(cut.part.digest)) {
-                cut.copy(message, |piece| stream.write_all(piece))?;
-            }
-            for (start, end) in split.own() {
-                copy(message, start, end, |piece| stream.write_all(piece))?;
-            }
-        }
-    }
-    Ok(stream.finish()?.0)
-}
-
-struct Count(u64);
-
-impl Write for Count {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

@@ -35,11 +35,11 @@ const BUSY_REPLICATOR: Goal = Goal::AtMost(600.0);
 const PEERS: [Peer; 3] = [Peer::Replicator, Peer::Understudy, Peer::Mbsync];
 
 /// One peer's round.
-struct Trial {
+pub(crate) struct Trial {
     peer: Peer,
     /// Milliseconds, sorted.
     waits: Vec<f64>,
-    not_seen: usize,
+    pub(crate) not_seen: usize,
     cpu_ms_a_change: f64,
 }
 
@@ -110,7 +110,8 @@ fn run(settings: &Settings, peer: Peer, seconds: u32, round: usize) -> Result<Tr
     }
 }
 
-fn observe(
+/// Traffic on the primary, and when each change of it was visible on the standby.
+pub(crate) fn observe(
     peer: Peer,
     [primary, standby]: [&Dovecot; 2],
     program: Option<u32>,
@@ -173,7 +174,8 @@ fn wait_until_complete(primary: &Dovecot, standby: &Dovecot, names: &[String]) -
 }
 
 impl Trial {
-    fn at(&self, share: f64) -> f64 {
+    /// Milliseconds within which so many of the changes were visible.
+    pub(crate) fn at(&self, share: f64) -> f64 {
         percentile(&self.waits, share)
     }
 

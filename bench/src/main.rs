@@ -3,19 +3,24 @@
 //! In: a subcommand and a scale. Out: a table with ratios and goals, and the same as JSON in `bench/results/`.
 //! Not here: tests. No figure of this program fails a build; machines differ and are busy.
 
+mod bound;
 mod child;
 mod copy;
 mod crossing;
+mod cut;
 mod follow;
 mod idle;
 mod imap;
 mod large;
+mod line;
 mod link;
 mod live;
 mod load;
 mod mbsync;
 mod memory;
 mod meter;
+mod packets;
+mod packing;
 mod peer;
 mod random;
 mod report;
@@ -23,6 +28,7 @@ mod restart;
 mod seed;
 mod servers;
 mod settings;
+mod switch;
 mod text;
 mod traffic;
 mod two_sites;
@@ -86,11 +92,31 @@ enum Measurement {
     Verify,
     /// What crosses the line between two sites.
     Link,
+    /// What crosses it of one file that many users get.
+    File,
+    /// How a thin line and a bad one are used, in network namespaces.
+    Line,
+    /// What crosses the line after it was cut.
+    Cut,
+    /// Changes of side behind a front door: planned, a dead server, very many, and the way home.
+    Switch,
 }
 
 impl Measurement {
-    const EACH: [Self; 8] =
-        [Self::Seed, Self::Follow, Self::Live, Self::Idle, Self::Restart, Self::Large, Self::Verify, Self::Link];
+    const EACH: [Self; 12] = [
+        Self::Seed,
+        Self::Follow,
+        Self::Live,
+        Self::Idle,
+        Self::Restart,
+        Self::Large,
+        Self::Verify,
+        Self::Link,
+        Self::File,
+        Self::Line,
+        Self::Cut,
+        Self::Switch,
+    ];
 
     fn run(self, settings: &Settings, report: &mut Report) -> Result<()> {
         match self {
@@ -102,7 +128,14 @@ impl Measurement {
             Self::Restart => restart::measure(settings, report),
             Self::Large => large::measure(settings, report),
             Self::Verify => verify::measure(settings, report),
-            Self::Link => crossing::measure(settings, report),
+            Self::Link => {
+                packing::measure(settings, report)?;
+                crossing::measure(settings, report)
+            }
+            Self::File => crossing::measure_file(settings, report),
+            Self::Line => line::measure(settings, report),
+            Self::Cut => cut::measure(settings, report),
+            Self::Switch => switch::measure(settings, report),
         }
     }
 }

@@ -1,13 +1,14 @@
-//! A line between two sites: counts every byte that passes, and can be long and thin.
+//! A line between two sites: counts every byte that passes, can be long and thin, and can be cut.
 //!
 //! In: where it leads to, its delay and its rate. Out: an address in front of it, and bytes so far, both directions added.
 //! Keeps true: order; what is under way is bounded, as it is on a line.
+//! Not here: packets and their loss (`packets`).
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,25 +33,52 @@ pub(crate) struct Line {
 pub(crate) struct Wire {
     address: SocketAddr,
     bytes: Arc<AtomicU64>,
+    cut: Arc<AtomicBool>,
+    open: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Wire {
     pub(crate) fn to(target: SocketAddr, line: Line) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let wire = Self { address: listener.local_addr()?, bytes: Arc::default() };
-        let bytes = wire.bytes.clone();
+        Self::on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, target, line)
+    }
+
+    /// From wherever somebody listens.
+    pub(crate) fn on(listener: TcpListener, target: SocketAddr, line: Line) -> Result<Self> {
+        let (bytes, cut, open) = (Arc::default(), Arc::default(), Arc::default());
+        let wire = Self { address: listener.local_addr()?, bytes, cut, open };
+        let this = wire.clone();
         thread::spawn(move || {
             let directions = [Arc::<Pace>::default(), Arc::default()];
             for near in listener.incoming().flatten() {
+                if this.cut.load(Ordering::Relaxed) {
+                    continue;
+                }
                 let Ok(far) = TcpStream::connect(target) else { continue };
                 let _ = (near.set_nodelay(true), far.set_nodelay(true));
                 let (Ok(near_again), Ok(far_again)) = (near.try_clone(), far.try_clone()) else { continue };
+                this.open().extend(near.try_clone());
                 for ((from, to), pace) in [(near, far_again), (far, near_again)].into_iter().zip(&directions) {
-                    pass(from, to, line, pace.clone(), bytes.clone());
+                    pass(from, to, line, pace.clone(), this.bytes.clone());
                 }
             }
         });
         Ok(wire)
+    }
+
+    /// From now on nothing passes.
+    pub(crate) fn cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+        for stream in self.open().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    pub(crate) fn mend(&self) {
+        self.cut.store(false, Ordering::Relaxed);
+    }
+
+    fn open(&self) -> MutexGuard<'_, Vec<TcpStream>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

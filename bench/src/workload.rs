@@ -84,6 +84,11 @@ impl Workload {
         Self { prefix: "live", mailboxes, messages_each: scaled(300, scale, 30), seed: 5 }
     }
 
+    /// What is delivered while the line is cut.
+    pub(crate) fn missed(mailboxes: u32, messages_each: u32) -> Self {
+        Self { prefix: "cut", mailboxes, messages_each, seed: 8 }
+    }
+
     pub(crate) fn names(&self) -> Vec<String> {
         (0..self.mailboxes).map(|number| format!("{}{number:03}", self.prefix)).collect()
     }

@@ -49,7 +49,7 @@ use crate::{
     brake::{self, BrakeConfig, Parking},
     numbering::Patience,
     standby::{Standby, Standbys},
-    store::{Missing, Store},
+    store::{Missing, Store, database_full},
     strays::{self, Strays},
 };
 
@@ -216,6 +216,9 @@ impl Applier {
 
 /// An error of applying, for a person.
 fn trouble(server: &str, error: &anyhow::Error) -> Trouble {
+    if let Some(trouble) = database_full(error.as_ref()) {
+        return trouble;
+    }
     if let Some(Error::Source(cause)) = error.downcast_ref::<Error>()
         && cause.kind() == std::io::ErrorKind::InvalidData
     {

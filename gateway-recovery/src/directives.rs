@@ -13,7 +13,10 @@ use sqlx::{PgPool, postgres::PgListener};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use understudy_database::{line, link, part};
-use understudy_protocol::messages::{Asked, Directives, InventoryFrame, Limits, Report, Reported, Request, Trouble};
+use understudy_protocol::{
+    ContentRef, TenantId,
+    messages::{Asked, Directives, InventoryFrame, Limits, Report, Reported, Request, Trouble},
+};
 use uuid::Uuid;
 
 /// How often the database is asked, in case a notification was lost.
@@ -139,6 +142,15 @@ impl DirectiveBoard {
     /// Where the frames of an inventory go; `None` when nobody asked, or they are coming already.
     pub(crate) fn frames(&self, id: Uuid) -> Option<mpsc::Sender<InventoryFrame>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&id)?.frames.take()
+    }
+
+    /// The content that was asked for under this number, and whose it is.
+    pub(crate) fn content(&self, id: Uuid) -> Option<(TenantId, ContentRef)> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        match &open.get(&id)?.request.what {
+            Asked::Content { tenant, content, .. } => Some((*tenant, *content)),
+            _ => None,
+        }
     }
 
     /// Waits until there is something newer than `seen`, at most `patience`, and says all of it.

@@ -88,21 +88,12 @@ impl IngestError {
 
     /// Is it that there is no room, here or in the database?
     pub(crate) fn no_room(&self) -> Option<Trouble> {
-        let error = match self {
-            Self::Store(error) => return store::no_room(error),
-            Self::Journal(understudy_database::Error::Sql(error)) | Self::Sql(error) => error,
-            _ => return None,
-        };
-        // 53100: disk_full.
-        let full = error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "53100");
-        full.then(|| Trouble {
-            kind: "database_full".to_owned(),
-            reason: format!("The recovery site's database has no room: {error}"),
-            remedy: "Make room on the disk that holds the database; then it goes on by itself. Nothing is lost meanwhile: what is not \
-                     acknowledged stays in the source gateway's journal."
-                .to_owned(),
-            fault: true,
-        })
+        match self {
+            Self::Store(error) => store::no_room(error),
+            Self::Journal(error) => store::database_full(error),
+            Self::Sql(error) => store::database_full(error),
+            _ => None,
+        }
     }
 }
 
@@ -148,6 +139,35 @@ where
     let shipped = receive(pool, transactions, tenant, &Came { places, recipes, lacking, packed }).await?;
     before.add(seen);
     Ok(shipped)
+}
+
+/// Takes in the octets of one message, in place of damaged ones. What rests undamaged stays as it is.
+pub(crate) async fn content_again<S>(
+    pool: &PgPool,
+    store: &Store,
+    tenant: TenantId,
+    wanted: ContentRef,
+    body: S,
+) -> Result<(), IngestError>
+where
+    S: Stream<Item = Result<Bytes, axum::Error>> + Send,
+{
+    let mut receiving = store.begin(Some(tenant)).await.map_err(IngestError::Store)?;
+    receiving.content(wanted).map_err(IngestError::Store)?;
+    let mut left = wanted.size;
+    let mut body = pin!(body);
+    while let Some(piece) = body.next().await {
+        let piece = piece.map_err(IngestError::Broken)?;
+        left = left.checked_sub(piece.len() as u64).ok_or(IngestError::TooLarge)?;
+        receiving.write(&piece).map_err(IngestError::Store)?;
+    }
+    if left > 0 {
+        return Err(CodecError::Truncated.into());
+    }
+    receiving.end().map_err(IngestError::Store)?;
+    let places = receiving.finish().await.map_err(IngestError::Store)?;
+    content::put(pool, tenant, &places).await?;
+    Ok(())
 }
 
 /// The contents of a shipment.

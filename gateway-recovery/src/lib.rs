@@ -29,7 +29,7 @@ mod strays;
 mod switch;
 mod verify;
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt::Display, path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use secrecy::SecretString;
@@ -40,6 +40,7 @@ use understudy_database::pairing as database_pairing;
 
 pub use brake::BrakeConfig;
 pub use store::{BadKeys, BucketConfig, ContentConfig, MasterKeys};
+pub use switch::HELD_AT_ONCE;
 
 /// What the recovery gateway needs to run.
 #[derive(Debug)]
@@ -116,7 +117,7 @@ pub async fn run(config: RecoveryConfig, shutdown: CancellationToken) -> anyhow:
     let tasks = tokio_util::task::TaskTracker::new();
     tasks.spawn(store::ContentSweeper::new(content.clone()).run(shutdown.clone()));
     tasks.spawn(store::Scrubber::new(content.clone()).run(shutdown.clone()));
-    tasks.spawn(store::Mender::new(content).run(shutdown.clone()));
+    tasks.spawn(store::Mender::new(content, directives.clone()).run(shutdown.clone()));
     tasks.spawn(directives.run(shutdown.clone()));
     tasks.spawn(dispatcher.run(shutdown.clone()));
     tasks.spawn(runner.run(shutdown.clone()));
@@ -132,4 +133,9 @@ pub async fn run(config: RecoveryConfig, shutdown: CancellationToken) -> anyhow:
     shutdown.cancel();
     tasks.wait().await;
     Ok(())
+}
+
+/// `1 mailbox`, `3 mailboxes`
+pub(crate) fn counted<N: Display + PartialEq + From<u8>>(number: N, one: &str, many: &str) -> String {
+    if number == N::from(1) { format!("1 {one}") } else { format!("{number} {many}") }
 }

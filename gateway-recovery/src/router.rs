@@ -39,8 +39,14 @@ use understudy_protocol::{
 use uuid::Uuid;
 
 use crate::{
-    alarm::Alarm, directives::DirectiveBoard, dispatcher::Applying, ingest, known, outage::Looks, pairing::Peer,
-    serve::Front, store::Store,
+    alarm::Alarm,
+    directives::DirectiveBoard,
+    dispatcher::Applying,
+    ingest, known,
+    outage::Looks,
+    pairing::Peer,
+    serve::Front,
+    store::{Store, database_full},
 };
 
 /// A heartbeat is held open no longer than this.
@@ -94,6 +100,7 @@ pub(crate) fn router(state: LinkState, shutdown: CancellationToken) -> Router {
         .route("/link/v1/lacks", post(lacks))
         .route("/link/v1/report", post(report))
         .route("/link/v1/inventory/{id}", post(inventory))
+        .route("/link/v1/content/{id}", post(content_again))
         .route("/link/v1/renew", post(renew))
         // Whoever is let in at all may ask whether somebody is here.
         .route("/link/v1/ping", post(|| async { StatusCode::NO_CONTENT }))
@@ -159,7 +166,11 @@ impl IntoResponse for LinkError {
 
 impl<E: Into<anyhow::Error>> From<E> for LinkError {
     fn from(error: E) -> Self {
-        Self::Ours(error.into())
+        let error = error.into();
+        match database_full(error.as_ref()) {
+            Some(trouble) => Self::NoRoom(trouble),
+            None => Self::Ours(error),
+        }
     }
 }
 
@@ -200,6 +211,7 @@ async fn hello(State(state): State<LinkState>, body: Bytes) -> Result<Response, 
         link_version: hello.link_version.min(LINK_VERSION),
         hands_over: state.store.takes_over(),
         takes_parts: true,
+        keeps_seconds: state.store.keeps().as_secs(),
         product_version: env!("CARGO_PKG_VERSION").to_owned(),
     })
 }
@@ -214,21 +226,24 @@ async fn ship(State(state): State<LinkState>, Query(of): Query<ShipmentOf>, body
     let tenant = of.tenant.map(TenantId);
     let shipped = ingest::ingest(&state.pool, &state.store, &state.before, tenant, body.into_data_stream()).await;
     state.store.note_room(shipped.as_ref().err().and_then(ingest::IngestError::no_room).as_ref()).await;
-    let shipped = shipped.map_err(|error| {
-        if let Some(trouble) = error.no_room() {
-            LinkError::NoRoom(trouble)
-        } else if error.is_theirs() {
-            tracing::warn!(error = %error, "Refused a shipment");
-            LinkError::Theirs(StatusCode::BAD_REQUEST, error.to_string())
-        } else {
-            LinkError::Ours(error.into())
-        }
-    })?;
+    let shipped = shipped.map_err(refused)?;
     for ack in &shipped.acks {
         state.applying.received(ack.mailbox);
     }
     failpoint::here("ack.ready");
     answer(&shipped)
+}
+
+/// Why something was not taken in.
+fn refused(error: ingest::IngestError) -> LinkError {
+    if let Some(trouble) = error.no_room() {
+        LinkError::NoRoom(trouble)
+    } else if error.is_theirs() {
+        tracing::warn!(error = %error, "Refused a shipment");
+        LinkError::Theirs(StatusCode::BAD_REQUEST, error.to_string())
+    } else {
+        LinkError::Ours(error.into())
+    }
 }
 
 async fn heartbeat(
@@ -248,7 +263,11 @@ async fn heartbeat(
     }
     state.looks.heard(&heartbeat.looks);
     for report in &heartbeat.mailboxes {
-        take_report(&state, report).await?;
+        match take_report(&state, report, true).await {
+            // An event is one more row: how the mailbox fares is said all the same, where there is room for that.
+            Err(LinkError::NoRoom(_)) => take_report(&state, report, false).await?,
+            taken => taken?,
+        }
     }
     if heartbeat.wait_ms == 0 {
         return answer(&Directives { version: heartbeat.seen_version, ..Directives::default() });
@@ -262,10 +281,10 @@ async fn heartbeat(
     }
 }
 
-async fn take_report(state: &LinkState, report: &MailboxReport) -> Result<(), LinkError> {
+async fn take_report(state: &LinkState, report: &MailboxReport, events: bool) -> Result<(), LinkError> {
     let mut db = state.pool.begin().await?;
     let news = link::reported(&mut *db, report).await?;
-    if news {
+    if news && events {
         let detail = json!({ "side": "primary", "trouble": report.trouble });
         event::record(&mut *db, "trouble", Some(report.mailbox), None, &detail).await?;
     }
@@ -306,6 +325,14 @@ async fn report(State(state): State<LinkState>, body: Bytes) -> Result<(), LinkE
     let report: Report = read(&body)?;
     state.directives.answered(report);
     Ok(())
+}
+
+/// A message that was asked for, since what rests of it is damaged.
+async fn content_again(State(state): State<LinkState>, Path(id): Path<Uuid>, body: Body) -> Result<(), LinkError> {
+    let Some((tenant, wanted)) = state.directives.content(id) else {
+        return Err(LinkError::Theirs(StatusCode::NOT_FOUND, "nobody asked for this".to_owned()));
+    };
+    ingest::content_again(&state.pool, &state.store, tenant, wanted, body.into_data_stream()).await.map_err(refused)
 }
 
 /// A paired site asks for its next certificate.

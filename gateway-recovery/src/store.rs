@@ -149,6 +149,11 @@ impl Store {
         self.shared.shared_spool.is_some()
     }
 
+    /// For how long a content stays after the last that named it has gone.
+    pub(crate) fn keeps(&self) -> Duration {
+        self.shared.config.keep
+    }
+
     /// The key that a tenant's contents are sealed with; none where they rest in the clear.
     async fn sealing_key(&self, tenant: TenantId) -> anyhow::Result<Option<(i64, Arc<DataKey>)>> {
         let Some(masters) = &self.shared.config.keys else { return Ok(None) };
@@ -306,6 +311,27 @@ pub(crate) fn no_room(error: &io::Error) -> Option<Trouble> {
             .to_owned(),
         fault: true,
     })
+}
+
+/// No room in the database, where an error says so.
+pub(crate) fn database_full(error: &(dyn std::error::Error + 'static)) -> Option<Trouble> {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        let code = cause.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
+        // 53100: disk_full.
+        if code.and_then(|error| error.code()).is_some_and(|code| code == "53100") {
+            return Some(Trouble {
+                kind: "database_full".to_owned(),
+                reason: format!("The recovery site's database has no room: {cause}"),
+                remedy: "Make room on the disk that holds the database; then it goes on by itself. Nothing is lost meanwhile: what is \
+                         not acknowledged stays in the source gateway's journal."
+                    .to_owned(),
+                fault: true,
+            });
+        }
+        next = cause.source();
+    }
+    None
 }
 
 /// A digest for `Debug` and logs.

@@ -429,7 +429,7 @@ impl<'a> Verifier<'a> {
             if opened.exists == 0 && is_level {
                 continue;
             }
-            let detail = format!("with {} messages, on the standby only", opened.exists);
+            let detail = format!("with {}, on the standby only", crate::counted(opened.exists, "message", "messages"));
             self.found.add(&path, None, None, "folder_extra", detail);
             self.found.repair(Repair::DeleteFolder { path });
         }

@@ -4,6 +4,7 @@
 //! Keeps true: a transaction is durable here before it is shipped; the receiver's word on where to go on is final.
 //! Not here: writing to any mail server, choosing sides.
 
+mod again;
 mod fetch;
 mod gauges;
 mod health;

@@ -7,6 +7,7 @@ mod body;
 mod connection;
 mod limit;
 mod meter;
+mod silence;
 mod ways;
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -61,6 +62,8 @@ pub(crate) struct Link {
     hands_over: Arc<AtomicBool>,
     /// … and that messages may come in parts.
     takes_parts: Arc<AtomicBool>,
+    /// … and for how many seconds one stays there that nothing names.
+    keeps_seconds: Arc<AtomicU64>,
     /// The key of each tenant's parts.
     part_keys: Arc<Mutex<HashMap<TenantId, PartKey>>>,
 }
@@ -86,6 +89,7 @@ impl Link {
             shares_spool,
             hands_over: Arc::default(),
             takes_parts: Arc::default(),
+            keeps_seconds: Arc::default(),
             part_keys: Arc::default(),
         }
     }
@@ -115,6 +119,7 @@ impl Link {
         let welcome: Welcome = self.ask("hello", hello, Duration::ZERO).await?;
         self.hands_over.store(self.shares_spool && welcome.hands_over, Ordering::Relaxed);
         self.takes_parts.store(welcome.takes_parts, Ordering::Relaxed);
+        self.keeps_seconds.store(welcome.keeps_seconds, Ordering::Relaxed);
         // Whoever it is may know nothing of our paths.
         *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(welcome)
@@ -151,6 +156,13 @@ impl Link {
             return None;
         }
         self.part_keys.lock().unwrap_or_else(PoisonError::into_inner).get(&tenant).cloned()
+    }
+
+    /// For how long after it was acknowledged a part is surely there; none where the recovery gateway has not said. Half of what it says, so
+    /// that neither clocks nor a slow line matter.
+    pub(crate) fn keeps_parts(&self) -> Option<Duration> {
+        let seconds = self.keeps_seconds.load(Ordering::Relaxed);
+        (seconds > 0).then(|| Duration::from_secs(seconds) / 2)
     }
 
     /// Which of these parts the recovery site does not have.
@@ -190,6 +202,12 @@ impl Link {
     /// Sends what the primary holds, for a verification.
     pub(crate) async fn inventory(&self, id: Uuid, body: Body) -> anyhow::Result<()> {
         self.post(&format!("inventory/{id}"), body, Kind::Check, Duration::from_secs(3600)).await?.bytes().await?;
+        Ok(())
+    }
+
+    /// Sends a message that the recovery site asked for.
+    pub(crate) async fn content(&self, id: Uuid, body: Body) -> anyhow::Result<()> {
+        self.post(&format!("content/{id}"), body, Kind::Check, Duration::ZERO).await?.bytes().await?;
         Ok(())
     }
 

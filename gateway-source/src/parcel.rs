@@ -9,7 +9,11 @@ use std::{
     collections::{HashMap, HashSet},
     fs::File,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -17,7 +21,7 @@ use sqlx::PgPool;
 use tokio::sync::{Notify, mpsc};
 use understudy_content::{Cut, Octets, Packer, Seen, Split, compresses, copy, split};
 use understudy_database::{
-    part,
+    part::{self, Acknowledged},
     source::{Spooled, Waiting},
 };
 use understudy_failpoint as failpoint;
@@ -35,6 +39,13 @@ const PIECES_AHEAD: usize = 4;
 /// From this size on, it is asked whether the recovery site has a part that we do not know of: one round trip costs less. In bytes.
 const ASK_BYTES: u64 = 256 << 10;
 
+/// The most parts that are remembered as acknowledged. One that was forgotten is asked for, or sent again.
+const REMEMBERED: u64 = 1_000_000;
+/// After so many acknowledged ones the oldest are forgotten.
+const FORGET_EVERY: usize = 10_000;
+/// What was acknowledged within this time is not noted again.
+const FRESH: Duration = Duration::from_secs(3600);
+
 /// Makes parcels for all mailboxes.
 pub(crate) struct Parcels {
     pool: PgPool,
@@ -43,6 +54,8 @@ pub(crate) struct Parcels {
     claims: Arc<Claims>,
     /// What the recovery site has seen of each tenant's, too.
     seen: Mutex<HashMap<TenantId, Seen>>,
+    /// Parts acknowledged since some were last forgotten; begins as if many had been.
+    acknowledged: AtomicUsize,
 }
 
 /// What was made ready to go.
@@ -66,7 +79,8 @@ pub(crate) enum Contents {
 
 impl Parcels {
     pub(crate) fn new(pool: PgPool, link: Link, spool: Spool) -> Self {
-        Self { pool, link, spool, claims: Arc::default(), seen: Mutex::default() }
+        let acknowledged = AtomicUsize::new(FORGET_EVERY);
+        Self { pool, link, spool, claims: Arc::default(), seen: Mutex::default(), acknowledged }
     }
 
     /// Takes messages apart and makes the body of a shipment; gives the transactions back where the recovery gateway takes no parts, or
@@ -123,13 +137,25 @@ impl Parcels {
 
     /// A parcel was received: its parts are there, and the next one builds on it.
     pub(crate) async fn received(&self, parcel: &Parcel) -> anyhow::Result<()> {
-        part::acknowledge(&self.pool, parcel.tenant, &parcel.sent).await?;
+        // Those that were left out are named now, and stay as long.
+        let there: Vec<Digest> = parcel.sent.iter().chain(&parcel.left_out).copied().collect();
+        self.acknowledge(parcel.tenant, &there).await?;
         let after = parcel.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let before = seen.entry(parcel.tenant).or_default();
         // One large file has little to say of what comes next.
         if after.size() >= before.size() / 2 {
             *before = after;
+        }
+        Ok(())
+    }
+
+    async fn acknowledge(&self, tenant: TenantId, parts: &[Digest]) -> anyhow::Result<()> {
+        let fresh = self.link.keeps_parts().map_or(FRESH, |keeps| FRESH.min(keeps / 4));
+        part::acknowledge(&self.pool, tenant, parts, fresh).await?;
+        if !parts.is_empty() && self.acknowledged.fetch_add(parts.len(), Ordering::Relaxed) >= FORGET_EVERY {
+            self.acknowledged.store(0, Ordering::Relaxed);
+            part::forget_oldest(&self.pool, REMEMBERED).await?;
         }
         Ok(())
     }
@@ -145,22 +171,25 @@ impl Parcels {
         if all.is_empty() {
             return Ok((HashSet::new(), Claim::none(&self.claims)));
         }
-        let (mut there, claim) = loop {
+        let (known, claim) = loop {
             // Before it is looked, so that what was acknowledged in between is known, or heard of.
             let released = self.claims.released.notified();
-            let there = part::acknowledged(&self.pool, tenant, &all).await?;
-            let lacking: Vec<Digest> = all.iter().filter(|part| !there.contains(part)).copied().collect();
+            let known = part::acknowledged(&self.pool, tenant, &all, self.link.keeps_parts()).await?;
+            let lacking: Vec<Digest> = all.iter().filter(|part| !known.there.contains(part)).copied().collect();
             if let Some(claim) = self.claims.take(tenant, lacking, live) {
-                break (there, claim);
+                break (known, claim);
             }
             released.await;
         };
-        let large = |part: &&Digest| plan.parts.get(*part).is_some_and(|size| *size >= ASK_BYTES);
-        let unsure: Vec<Digest> = claim.parts.iter().filter(large).copied().collect();
+        let Acknowledged { mut there, doubtful } = known;
+        let large = |part: &Digest| plan.parts.get(part).is_some_and(|size| *size >= ASK_BYTES);
+        // What was there once is asked for whatever its size: it is most likely there still.
+        let unsure: Vec<Digest> =
+            claim.parts.iter().filter(|part| large(part) || doubtful.contains(part)).copied().collect();
         if !unsure.is_empty() {
             let lacks: HashSet<Digest> = self.link.lacks(tenant, unsure.clone()).await?.into_iter().collect();
             let had: Vec<Digest> = unsure.into_iter().filter(|part| !lacks.contains(part)).collect();
-            part::acknowledge(&self.pool, tenant, &had).await?;
+            self.acknowledge(tenant, &had).await?;
             there.extend(had);
         }
         Ok((there, claim))

@@ -29,7 +29,7 @@ use understudy_replication::inventory::Wanted;
 use uuid::Uuid;
 
 use crate::{
-    health, inquiry,
+    again, health, inquiry,
     link::{Link, TurnedAway},
     mailbox::Tools,
     shipper::Dispute,
@@ -414,15 +414,16 @@ impl Supervisor {
         let link = self.tools.link.clone();
         let shutdown = shutdown.clone();
         let running = match &request.what {
-            Asked::Barrier { mailbox } | Asked::Inventory { mailbox, .. } | Asked::Recapture { mailbox, .. } => {
-                self.running.get(mailbox)
-            }
+            Asked::Barrier { mailbox }
+            | Asked::Inventory { mailbox, .. }
+            | Asked::Recapture { mailbox, .. }
+            | Asked::Content { mailbox, .. } => self.running.get(mailbox),
             Asked::Check { .. } | Asked::Discover { .. } => None,
         };
         let barriers = running.map(|running| running.barriers.clone());
         let subject = running.map(|running| (running.assignment.clone(), running.server.clone()));
         let mask = self.mask.clone();
-        let pool = self.tools.pool.clone();
+        let (pool, spool) = (self.tools.pool.clone(), self.tools.spool.clone());
         self.tasks.spawn(async move {
             let work = async {
                 let outcome = match request.what {
@@ -431,6 +432,13 @@ impl Supervisor {
                         Some((assignment, server)) => {
                             let wanted = Wanted { bodies, summary, only, unreadable: Vec::new() };
                             inquiry::inventory(&pool, &link, request.id, &assignment, &server, wanted).await
+                        }
+                        None => Err(not_running()),
+                    },
+                    Asked::Content { path, uid, content, .. } => match subject {
+                        Some((assignment, server)) => {
+                            let wanted = again::Wanted { path, uid, content };
+                            again::send(&spool, &link, request.id, &assignment, &server, wanted).await
                         }
                         None => Err(not_running()),
                     },

@@ -7,7 +7,7 @@ mod response;
 mod snapshot;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -204,6 +204,19 @@ impl Client {
 
     pub async fn delete(&mut self, folder: &str) -> Result<()> {
         self.run(&format!("DELETE {}", self.folder_name(folder))).await
+    }
+
+    /// Deletes a folder and makes another of its name. While another session has the old one open, Dovecot 2.3.19 may find it
+    /// there again for a moment.
+    pub async fn replace(&mut self, folder: &str) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            self.delete(folder).await?;
+            match self.create(folder).await {
+                Err(error) if error.to_string().contains("[ALREADYEXISTS]") && began.elapsed() < PATIENCE => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     pub async fn rename(&mut self, from: &str, to: &str) -> Result<()> {

@@ -380,10 +380,14 @@ impl Dovecot {
         let path = self.dir.join("users");
         let known = fs::read_to_string(&path).unwrap_or_default();
         let mut lines: Vec<&str> = known.lines().filter(|line| line.split(':').next() != Some(user)).collect();
-        let (uid, gid) = self.mail_ids;
-        let line = format!("{user}:{{PLAIN}}{password}:{uid}:{gid}::{}/home/{user}::", self.dir.display());
+        let line = self.user_line(user, password);
         lines.push(&line);
         replace_file(&path, &(lines.join("\n") + "\n"))
+    }
+
+    fn user_line(&self, user: &str, password: &str) -> String {
+        let (uid, gid) = self.mail_ids;
+        format!("{user}:{{PLAIN}}{password}:{uid}:{gid}::{}/home/{user}::", self.dir.display())
     }
 
     /// Changes what the master user must give to log in.
@@ -420,9 +424,8 @@ impl Dovecot {
         if self.options.tls {
             tls::make(&self.dir.join("tls"), self.address)?;
         }
-        for user in self.options.users.clone() {
-            self.set_user(&user, PASSWORD)?;
-        }
+        let users: String = self.options.users.iter().map(|user| self.user_line(user, PASSWORD) + "\n").collect();
+        replace_file(&self.dir.join("users"), &users)?;
         fs::write(self.config_file(), config::text(&self.options, &self.dir, self.address, self.ports))?;
         Ok(())
     }

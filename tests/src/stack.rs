@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -360,8 +361,18 @@ impl Drop for Stack {
     }
 }
 
-/// The built program: `UNDERSTUDY_BIN`, or the one beside the running test.
+static CHOSEN: OnceLock<PathBuf> = OnceLock::new();
+
+/// This program is to be run instead of the built one; the first choice counts.
+pub fn use_program(path: &Path) {
+    let _ = CHOSEN.set(path.to_owned());
+}
+
+/// The program chosen, or the built one: `UNDERSTUDY_BIN`, or the one beside the running test.
 pub fn program() -> Result<PathBuf> {
+    if let Some(path) = CHOSEN.get() {
+        return Ok(path.clone());
+    }
     if let Some(path) = std::env::var_os("UNDERSTUDY_BIN") {
         return Ok(path.into());
     }

@@ -165,10 +165,11 @@ async fn what_nobody_names_is_removed_and_its_room_given_back() -> Result<()> {
 struct Small(PathBuf);
 
 impl Small {
-    /// None where this process may not mount.
-    fn at(path: &Path) -> Result<Option<Self>> {
+    /// None where this process may not mount. `size` in MiB.
+    fn at(path: &Path, size: u64) -> Result<Option<Self>> {
         fs::create_dir_all(path)?;
-        match run("mount", &["-t", "tmpfs", "-o", "size=1m", "tmpfs", &path.display().to_string()]) {
+        let size = format!("size={size}m");
+        match run("mount", &["-t", "tmpfs", "-o", &size, "tmpfs", &path.display().to_string()]) {
             Ok(()) => Ok(Some(Self(path.to_owned()))),
             Err(error) => {
                 let said = format!("{error:#}").to_lowercase();
@@ -180,8 +181,16 @@ impl Small {
         }
     }
 
-    fn grow(&self) -> Result<()> {
-        run("mount", &["-o", "remount,size=64m", &self.0.display().to_string()])
+    /// From now on it holds so much, in MiB.
+    fn resize(&self, size: u64) -> Result<()> {
+        run("mount", &["-o", &format!("remount,size={size}m"), &self.0.display().to_string()])
+    }
+
+    /// What is in it, in MiB.
+    fn used(&self) -> Result<u64> {
+        let ended = Command::new("df").args(["--output=used", "--block-size=1M"]).arg(&self.0).output()?;
+        let said = String::from_utf8_lossy(&ended.stdout);
+        said.lines().nth(1).and_then(|used| used.trim().parse().ok()).with_context(|| format!("df said {said:?}"))
     }
 }
 
@@ -203,7 +212,7 @@ fn run(program: &str, arguments: &[&str]) -> Result<()> {
 async fn a_full_disk_is_a_state_with_a_remedy_that_passes() -> Result<()> {
     for (folder, kind) in [("content", "content store has no room"), ("spool", "has no room")] {
         let dir = tempfile::tempdir()?;
-        let Some(small) = Small::at(&dir.path().join("data").join(folder))? else { return Ok(()) };
+        let Some(small) = Small::at(&dir.path().join("data").join(folder), 1)? else { return Ok(()) };
         let primary = Dovecot::start(scenario::primary(&["ann", "bob"]))?;
         let standby = Dovecot::start(scenario::standby(&["ann", "bob"]))?;
         let servers = [("primary", &primary), ("standby", &standby)];
@@ -225,11 +234,75 @@ async fn a_full_disk_is_a_state_with_a_remedy_that_passes() -> Result<()> {
         scenario.stack.command(&["mailbox", "wait", "bob"]).await?.expect(0)?;
         scenario.assert_same("bob").await?;
 
-        small.grow()?;
+        small.resize(64)?;
         scenario.settle_and_compare(&["ann", "bob"]).await?;
         scenario.until("ann", "has nothing to complain about", |shown| shown["detail"].is_null()).await?;
         drop(scenario);
         drop(small);
     }
     Ok(())
+}
+
+/// Both databases of an installation in one process: nothing that is acknowledged is lost, whatever PostgreSQL does without room, and it
+/// goes on by itself.
+#[tokio::test]
+async fn a_database_without_room_is_a_state_that_passes() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let Some(small) = Small::at(&dir.path().join("data/postgres"), 2_000)? else { return Ok(()) };
+    let primary = Dovecot::start(scenario::primary(&["ann", "bob"]))?;
+    let standby = Dovecot::start(scenario::standby(&["ann", "bob"]))?;
+    let servers = [("primary", &primary), ("standby", &standby)];
+    let stack = Stack::up_in(dir.path(), "127.0.0.1:0", &servers, "").await?;
+    let scenario = Scenario { primary, standby, stack };
+    let (mut ann, mut mail) = (scenario.log_in("ann").await?, Mail::from_seed(94));
+    ann.append("INBOX", &[], None, &mail.plain(10_000)).await?;
+    scenario.protect(&["ann", "bob"]).await?;
+    scenario.settle_and_compare(&["ann", "bob"]).await?;
+
+    small.resize(small.used()? + 1)?;
+    // Small ones lie in the journal's rows.
+    for _ in 0..300 {
+        ann.append("INBOX", &[], None, &mail.plain(100_000)).await?;
+    }
+    scenario.log_in("bob").await?.append("INBOX", &[], None, &mail.plain(5_000)).await?;
+    // Either it refuses what is written, or it ends over its own journal and cannot start.
+    wait::until("it is said that there is no room", PATIENCE, async || {
+        let log = log(&scenario);
+        Ok(log.contains("source_database_full") || log.contains("Make room on the disk that holds the cluster"))
+    })
+    .await?;
+
+    small.resize(2_000)?;
+    scenario.until("ann", "is shown again", |shown| !shown.is_null()).await?;
+    scenario.settle_and_compare(&["ann", "bob"]).await?;
+    scenario.until("ann", "has nothing to complain about", |shown| shown["detail"].is_null()).await?;
+    drop(scenario);
+    drop(small);
+    Ok(())
+}
+
+/// What the standby does not have either is fetched from the primary once more.
+#[tokio::test]
+async fn a_damaged_content_that_the_standby_lost_comes_from_the_primary() -> Result<()> {
+    let scenario = with_content(&["ann"], "scrub = \"1s\"\nscrub_rate = 200000").await?;
+    let (mut ann, mut mail) = (scenario.log_in("ann").await?, Mail::from_seed(98));
+    for size in [20_000, 100_000, 700_000] {
+        ann.append("INBOX", &[], None, &mail.plain(size)).await?;
+    }
+    scenario.protect(&["ann"]).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+    let mut theirs = scenario.log_in_to_standby("ann").await?;
+    theirs.select("INBOX").await?;
+    theirs.expunge("1:*").await?;
+    for pack in packs(&scenario)? {
+        damage(&pack)?;
+    }
+    wait::until("all three are brought back", PATIENCE, async || {
+        let log = log(&scenario);
+        let brought = log.lines().filter(|line| line.contains("Brought a damaged content back"));
+        Ok(brought.filter(|line| line.contains("primary")).count() >= 3)
+    })
+    .await?;
+    scenario.stack.command(&["mailbox", "verify", "ann", "--repair"]).await?;
+    scenario.assert_same("ann").await
 }

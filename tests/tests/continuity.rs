@@ -233,8 +233,7 @@ async fn uids_stay_the_same_whatever_is_killed() -> Result<()> {
             // Another folder of the same name: its messages are the old one's.
             client.copy_all("Work", "Empty").await?;
             client.select("INBOX").await?;
-            client.delete("Work").await?;
-            client.create("Work").await?;
+            client.replace("Work").await?;
             client.move_all("Empty", "Work").await?;
         }
         // Wherever the applier is just now.

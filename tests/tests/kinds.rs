@@ -28,6 +28,10 @@ impl Hands<'_> {
     /// `count` messages in a new folder.
     async fn folder(&mut self, name: &str, count: usize) -> Result<()> {
         self.client.create(name).await?;
+        self.fill(name, count).await
+    }
+
+    async fn fill(&mut self, name: &str, count: usize) -> Result<()> {
         for _ in 0..count {
             self.client.append(name, &[], None, &self.mail.any()).await?;
         }
@@ -223,8 +227,8 @@ kinds! { hands, home;
         hands.client.copy("1:2", home).await?;
         // Dovecot ends a session whose open folder is deleted.
         hands.client.select("INBOX").await?;
-        hands.client.delete("again same").await?;
-        hands.folder("again same", 2).await?;
+        hands.client.replace("again same").await?;
+        hands.fill("again same", 2).await?;
         hands.client.select(home).await?;
         hands.client.copy("4:5", "again same").await?
     }

@@ -30,6 +30,7 @@ mod switch_doors;
 mod switch_walk;
 mod switchover;
 mod troubles;
+mod tutorial;
 mod verify;
 
 /// How much more a long run does.

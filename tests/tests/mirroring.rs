@@ -51,8 +51,7 @@ pub(crate) async fn do_everything(client: &mut Client, mail: &mut Mail) -> Resul
     client.append("Gone", &[], None, &mail.any()).await?;
     client.delete("Gone").await?;
     // Deleted and made again: another folder of the same name.
-    client.delete("Sent").await?;
-    client.create("Sent").await?;
+    client.replace("Sent").await?;
     client.append("Sent", &[], None, &mail.any()).await?;
     client.subscribe("Newer/Deep/Deeper").await?;
     client.unsubscribe("Work/2026/März").await

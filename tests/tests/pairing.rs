@@ -12,7 +12,7 @@ use understudy_tests::scenario::{self, Scenario};
 use understudy_tests::stack::Stack;
 use understudy_tests::wait;
 
-use crate::mirroring::fill;
+use crate::{mirroring::fill, times};
 
 const USERS: [&str; 2] = ["ann", "bob"];
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -130,6 +130,40 @@ async fn the_next_way_is_taken_when_one_falls_silent_and_the_best_one_returned_t
     scenario.stack.way(0)?.set(Mode::Cut);
     ann.append("INBOX", &[], None, &mail.any()).await?;
     scenario.settle_and_compare(&["ann"]).await
+}
+
+/// How long it takes until another way is used, where the one in use falls silent or is refused: printed, and with `UNDERSTUDY_LONG` more often.
+/// Ways that failed lately are taken like any other.
+#[tokio::test]
+async fn a_way_that_failed_lately_is_taken_when_the_other_one_fails() -> Result<()> {
+    let mut scenario = paired(2, "").await?;
+    let token = scenario.stack.invite(&[]).await?.stdout;
+    scenario.stack.source_command(&["link", "join", &token]).await?.expect(0)?;
+    scenario.stack.start_paired_source()?;
+    let (mut ann, mut mail) = (scenario.log_in("ann").await?, Mail::from_seed(404));
+    scenario.protect(&["ann"]).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+    // The way that the source gateway connected by last.
+    let way_used = |scenario: &Scenario| -> Result<usize> {
+        let log = scenario.stack.paired_source_log();
+        let line = log.lines().rfind(|line| line.contains("The link is connected")).context("no connection")?;
+        let second = scenario.stack.way(1)?.address().to_string();
+        Ok(usize::from(line.contains(&second)))
+    };
+    for round in 0..times(10) {
+        for mode in [Mode::Hold, Mode::Cut] {
+            let at = way_used(&scenario)?;
+            // The other one failed before, and is there again.
+            scenario.stack.way(1 - at)?.set(Mode::Pass);
+            let began = Instant::now();
+            scenario.stack.way(at)?.set(mode);
+            wait::until("the other way is used", PATIENCE, async || Ok(way_used(&scenario)? != at)).await?;
+            eprintln!("round {round}, {mode:?}: the other way was used after {:.1} s", began.elapsed().as_secs_f64());
+            ann.append("INBOX", &[], None, &mail.plain(1_000)).await?;
+            scenario.settle_and_compare(&["ann"]).await?;
+        }
+    }
+    Ok(())
 }
 
 /// A limit holds in bytes on the wire and can be lifted while it holds.

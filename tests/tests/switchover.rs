@@ -299,6 +299,24 @@ async fn many_move_in_one_run_and_what_cannot_be_is_said() -> Result<()> {
     scenario.settle_and_compare(&["ann", "bob", "cat"]).await
 }
 
+/// A held mailbox keeps a connection to the database, and whatever it waits for needs another one.
+#[tokio::test]
+async fn more_mailboxes_than_there_are_connections_move_in_one_run() -> Result<()> {
+    let users: Vec<String> = (0..60).map(|number| format!("user{number:02}")).collect();
+    let users: Vec<&str> = users.iter().map(String::as_str).collect();
+    let mut scenario = Scenario::start(&users).await?;
+    scenario.primary.kill()?;
+    scenario.protect(&users).await?;
+    let arguments = ["switchover", "--all", "--mode", "emergency", "--max-loss", "any", "--yes", "--wait", "--json"];
+    let moved = scenario.stack.command(&arguments).await?.expect(0)?;
+    let moved: Value = serde_json::from_str(&moved.stdout)?;
+    ensure!(moved["result"]["done"] == users.len(), "{moved:#}");
+    let steps = scenario.stack.json(&["run", "show", moved["run_id"].as_str().context("a run")?]).await?;
+    let released = steps["steps"].as_array().into_iter().flatten().filter(|step| step["name"] == "release").count();
+    ensure!(released == users.len(), "{released} have a step `release`");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_switchover_that_is_ended_in_time_changes_nothing() -> Result<()> {
     let (scenario, mut mail) = mirrored(&["ann"], 5).await?;

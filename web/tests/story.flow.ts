@@ -131,6 +131,16 @@ test("the overview says how things are and what needs a person", async ({ page }
   await fits(page);
 });
 
+test("a server says whether it is there, and what was seen of it", async ({ page }) => {
+  await signIn(page);
+  await page.goto("/servers/mail-a");
+  const health = page.getByRole("region", { name: "Is it there?" });
+  // Servers are watched once mailboxes use them.
+  await expect(health).toContainText("up", { timeout: 50_000 });
+  await expect(health.getByRole("img", { name: /^recovery, quick checks/ })).toBeVisible({ timeout: 50_000 });
+  await accessible(page);
+});
+
 test("mailboxes are found, chosen and acted on together", async ({ page }) => {
   await signIn(page);
   await page.goto("/mailboxes?state=faulted");

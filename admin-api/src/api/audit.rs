@@ -158,8 +158,8 @@ async fn list(
 
 /// All entries of the tenant, newest first, as JSON lines or CSV.
 #[utoipa::path(get, path = "/api/v1/audit/export", tag = "audit", params(ExportParams),
-    responses((status = 200, content_type = "application/jsonl", body = String,
-        description = "One AuditEntry a line; with `format=csv` the same as text/csv")))]
+    responses((status = 200, content((String = "application/jsonl"), (String = "text/csv")),
+        description = "One AuditEntry a line; with `format=csv` the same as CSV")))]
 async fn export(State(api): State<Api>, caller: Caller, Params(params): Params<ExportParams>) -> Result<Response> {
     let format = params.format.unwrap_or_default();
     let (kind, name) = match format {

@@ -126,7 +126,10 @@ async fn remove(State(api): State<Api>, caller: Caller, Name(name): Name) -> Res
         Removed::Unknown => Err(unknown(&api, &caller, &name).await?),
         Removed::InUse(mailboxes) => Err(ApiError::new(
             Kind::Conflict,
-            format!("{mailboxes} mailboxes have the policy `{name}`"),
+            match mailboxes {
+                1 => format!("one mailbox has the policy `{name}`"),
+                mailboxes => format!("{mailboxes} mailboxes have the policy `{name}`"),
+            },
             "give them another one first: PATCH /mailboxes/{address}",
         )),
     }

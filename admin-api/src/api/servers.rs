@@ -10,8 +10,9 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use understudy_database::{
+    health,
     server::{self, ServerTrouble, StoredServer},
     tenant,
 };
@@ -192,6 +193,23 @@ pub(crate) struct Server {
     last_check: Option<Check>,
     /// What stands in the way, if anything does.
     trouble: Option<Trouble>,
+    /// Whether it is there, as those who watch it find; null until a protected mailbox uses it.
+    health: Option<Verdict>,
+}
+
+/// Whether a server is there.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = ServerVerdict)]
+struct Verdict {
+    /// `up`, `suspect` or `down`.
+    verdict: String,
+    #[serde(default)]
+    reason: String,
+    since: Option<DateTime<Utc>>,
+    /// What each observer says: `up`, `down`, `unsure` or `silent`.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    votes: Value,
 }
 
 /// What a server can do, and what each thing means for mirroring.
@@ -345,6 +363,7 @@ impl Server {
             last_checked_at: stored.last_checked_at,
             last_check,
             trouble: felt.or(failed),
+            health: None,
         }
     }
 }
@@ -360,14 +379,14 @@ pub(crate) async fn shown_all(api: &Api, caller: &Caller, mut stored: Vec<Stored
     }
     let troubles = server::troubles(&api.pool, caller.tenant).await?;
     let troubles: HashMap<i64, ServerTrouble> = troubles.into_iter().map(|t| (t.server_id, t)).collect();
-    Ok(stored
-        .into_iter()
-        .map(|stored| {
-            let trouble = troubles.get(&stored.server_id);
-            let is_shared = is_foreign(caller, &stored);
-            Server::shown(stored, trouble, is_shared)
-        })
-        .collect())
+    let mut all = Vec::with_capacity(stored.len());
+    for stored in stored {
+        let (id, is_shared) = (stored.server_id, is_foreign(caller, &stored));
+        let mut shown = Server::shown(stored, troubles.get(&id), is_shared);
+        shown.health = health::health(&api.pool, id).await?.and_then(|known| serde_json::from_value(known).ok());
+        all.push(shown);
+    }
+    Ok(all)
 }
 
 async fn shown(api: &Api, caller: &Caller, stored: StoredServer) -> Result<Server> {

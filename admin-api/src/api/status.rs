@@ -169,7 +169,7 @@ async fn status(State(api): State<Api>, caller: Caller) -> Result<Json<Status>> 
     let runs = Runs { open: run::count_open(&api.pool, scope, &caller.name).await?, items };
     let set_aside = status::set_aside(&api.pool, Some(scope)).await?;
     let unproven: BTreeMap<String, i64> = proof::places(&api.pool, Some(scope)).await?.into_iter().collect();
-    let canaries = canary::summary(&api.pool, Some(tenant.0)).await?;
+    let canaries = canary::summary(&api.pool, Some(scope)).await?;
     let canaries = Canaries { total: canaries.total, late: canaries.late, slowest_seconds: canaries.slowest_seconds };
     let content: ContentStore = content::state(&api.pool).await?.into();
     let recovery_age_seconds = proof::unwatched_seconds(&api.pool).await?;

@@ -52,6 +52,8 @@ pub(crate) struct Over {
     /// In an emergency: how many transactions may be lost at most. Any number when it is not given.
     max_loss: Option<u32>,
     reason: String,
+    /// Whether the user is told, as the notification settings say; false tells nobody but administrators.
+    notify: Option<bool>,
 }
 
 /// How to bring one mailbox home.
@@ -61,6 +63,8 @@ pub(crate) struct Home {
     /// Only say what would change.
     dry_run: bool,
     reason: String,
+    /// Whether the user is told, as the notification settings say; false tells nobody but administrators.
+    notify: Option<bool>,
 }
 
 /// Which mailboxes: by exactly one of its members.
@@ -88,6 +92,9 @@ pub(crate) struct Switchovers {
     max_loss: Option<u32>,
     #[serde(default)]
     reason: String,
+    /// Whether users are told, as the notification settings say; false tells nobody but administrators.
+    #[serde(default)]
+    notify: Option<bool>,
 }
 
 /// Many mailboxes to bring home.
@@ -100,6 +107,9 @@ pub(crate) struct Switchbacks {
     dry_run: bool,
     #[serde(default)]
     reason: String,
+    /// Whether users are told, as the notification settings say; false tells nobody but administrators.
+    #[serde(default)]
+    notify: Option<bool>,
 }
 
 /// Moves a mailbox to its standby.
@@ -116,7 +126,7 @@ async fn switchover(
 ) -> Result<Response> {
     let one = mailboxes::find(&api, &caller, &address, which.primary.as_deref()).await?;
     let meant = vec![(MailboxId(one.mailbox_id), one.address)];
-    ask(&api, &caller, "switchover", meant, options(over.mode, over.max_loss)?, &over.reason).await
+    ask(&api, &caller, "switchover", meant, told(options(over.mode, over.max_loss)?, over.notify), &over.reason).await
 }
 
 /// Brings a mailbox home to its primary.
@@ -132,7 +142,7 @@ async fn switchback(
 ) -> Result<Response> {
     let one = mailboxes::find(&api, &caller, &address, which.primary.as_deref()).await?;
     let meant = vec![(MailboxId(one.mailbox_id), one.address)];
-    ask(&api, &caller, "switchback", meant, json!({"dry_run": home.dry_run}), &home.reason).await
+    ask(&api, &caller, "switchback", meant, told(json!({"dry_run": home.dry_run}), home.notify), &home.reason).await
 }
 
 /// Moves many mailboxes to their standbys in one run.
@@ -140,7 +150,8 @@ async fn switchback(
     responses((status = 202, body = Run), (status = 404, body = Problem), (status = 422, body = Problem)))]
 async fn switchovers(State(api): State<Api>, caller: Caller, Body(asked): Body<Switchovers>) -> Result<Response> {
     let meant = meant(&api, &caller, &asked.selector).await?;
-    ask(&api, &caller, "switchover", meant, options(asked.mode, asked.max_loss)?, &asked.reason).await
+    let request = told(options(asked.mode, asked.max_loss)?, asked.notify);
+    ask(&api, &caller, "switchover", meant, request, &asked.reason).await
 }
 
 /// Brings many mailboxes home in one run.
@@ -148,7 +159,8 @@ async fn switchovers(State(api): State<Api>, caller: Caller, Body(asked): Body<S
     responses((status = 202, body = Run), (status = 404, body = Problem), (status = 422, body = Problem)))]
 async fn switchbacks(State(api): State<Api>, caller: Caller, Body(asked): Body<Switchbacks>) -> Result<Response> {
     let meant = meant(&api, &caller, &asked.selector).await?;
-    ask(&api, &caller, "switchback", meant, json!({"dry_run": asked.dry_run}), &asked.reason).await
+    let request = told(json!({"dry_run": asked.dry_run}), asked.notify);
+    ask(&api, &caller, "switchback", meant, request, &asked.reason).await
 }
 
 fn options(mode: Mode, max_loss: Option<u32>) -> Result<Value> {
@@ -157,6 +169,14 @@ fn options(mode: Mode, max_loss: Option<u32>) -> Result<Value> {
         return Err(ApiError::invalid(vec![ProblemItem::at("/max_loss", detail)]));
     }
     Ok(json!({"mode": mode, "max_loss": max_loss}))
+}
+
+/// With whether users are told, where that was said.
+fn told(mut request: Value, notify: Option<bool>) -> Value {
+    if let Some(notify) = notify {
+        request["notify"] = json!(notify);
+    }
+    request
 }
 
 /// The mailboxes a selector means, those to be moved first at the front. None is an error that says so.

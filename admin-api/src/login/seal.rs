@@ -15,14 +15,19 @@ use chacha20poly1305::{
 
 const KEY: usize = 32;
 const NONCE: usize = 24;
+/// What the key of digests is derived for.
+const DIGESTS: &str = "understudy admin 2026-11 digests of requests";
 
 /// The key, ready for use.
-pub(crate) struct Seal(XChaCha20Poly1305);
+pub(crate) struct Seal {
+    cipher: XChaCha20Poly1305,
+    digests: [u8; KEY],
+}
 
 impl Seal {
     /// A key that lasts as long as the process.
     pub(crate) fn random() -> Self {
-        Self(XChaCha20Poly1305::new(&rand::random::<[u8; KEY]>().into()))
+        Self::with(rand::random())
     }
 
     /// The key in this file, which nobody else may read; made when it is not there.
@@ -36,14 +41,24 @@ impl Seal {
             Err(error) if error.kind() == io::ErrorKind::NotFound => make(path)?,
             Err(error) => return Err(error.into()),
         };
-        Ok(Self(XChaCha20Poly1305::new(&key.into())))
+        Ok(Self::with(key))
+    }
+
+    fn with(key: [u8; KEY]) -> Self {
+        Self { cipher: XChaCha20Poly1305::new(&key.into()), digests: blake3::derive_key(DIGESTS, &key) }
+    }
+
+    /// Begins a digest from which nobody who has only the database can guess what it is of.
+    pub(crate) fn hasher(&self) -> blake3::Hasher {
+        blake3::Hasher::new_keyed(&self.digests)
     }
 
     /// Seals a secret for one account.
     pub(crate) fn close(&self, account_id: i64, secret: &[u8]) -> anyhow::Result<Vec<u8>> {
         let nonce: [u8; NONCE] = rand::random();
         let payload = Payload { msg: secret, aad: &account_id.to_be_bytes() };
-        let sealed = self.0.encrypt(&XNonce::from(nonce), payload).map_err(|_| anyhow!("could not seal a secret"))?;
+        let sealed =
+            self.cipher.encrypt(&XNonce::from(nonce), payload).map_err(|_| anyhow!("could not seal a secret"))?;
         Ok([&nonce[..], &sealed].concat())
     }
 
@@ -52,7 +67,7 @@ impl Seal {
         let (nonce, sealed) = sealed.split_at_checked(NONCE).context("a sealed secret is cut off")?;
         let nonce: [u8; NONCE] = nonce.try_into()?;
         let payload = Payload { msg: sealed, aad: &account_id.to_be_bytes() };
-        let opened = self.0.decrypt(&XNonce::from(nonce), payload);
+        let opened = self.cipher.decrypt(&XNonce::from(nonce), payload);
         opened
             .map_err(|_| anyhow!("a second factor was sealed with another key; `understudy user reset-second-factor`"))
     }

@@ -67,3 +67,28 @@ async fn nothing_is_kept_of_a_request_with_a_password() {
     service.ask_with("POST", "/api/v1/users/ann/password", Some(other), &headers).await.expect(200);
     assert_eq!(service.number("select count(*) from idempotency").await, 0);
 }
+
+/// What somebody puts where no password belongs is refused; and what is kept of a request that is not, says nothing without the key.
+#[tokio::test]
+async fn a_digest_that_is_kept_is_not_one_that_can_be_made_from_the_request() {
+    let service = Service::start().await;
+    let bearer = service.bearer();
+    let headers = [("authorization", bearer.as_str()), ("idempotency-key", "k")];
+    let mut wrong = crate::service::server("mail-a", "primary");
+    wrong["login"]["password"] = json!("correct horse battery");
+    service.ask_with("POST", "/api/v1/servers", Some(wrong), &headers).await.expect(422);
+    assert_eq!(service.number("select count(*) from idempotency").await, 0);
+
+    let body = crate::service::server("mail-a", "primary");
+    service.ask_with("POST", "/api/v1/servers", Some(body.clone()), &headers).await.expect(201);
+    let again = service.ask_with("POST", "/api/v1/servers", Some(body), &headers).await.expect(201);
+    assert_eq!(again.header("idempotency-replayed"), "true");
+    // Two services know different keys: the same request leaves different digests.
+    let other = Service::start().await;
+    let bearer = other.bearer();
+    let headers = [("authorization", bearer.as_str()), ("idempotency-key", "k")];
+    let body = crate::service::server("mail-a", "primary");
+    other.ask_with("POST", "/api/v1/servers", Some(body), &headers).await.expect(201);
+    let digest = "select encode(request_digest, 'hex') from idempotency";
+    assert_ne!(service.text(digest).await, other.text(digest).await);
+}

@@ -8,6 +8,7 @@ mod events;
 mod held;
 mod idempotency;
 mod mailboxes;
+mod many;
 mod notifications;
 mod openapi;
 mod people;

@@ -319,8 +319,14 @@ async fn a_user_sees_their_own_mailbox_and_a_group_s_operator_their_group() {
     service.post("/api/v1/mailboxes/ana@example.org/verify", json!({})).await.expect(202);
     let runs = desk.ask(&service, "GET", "/api/v1/runs", None).await.expect(200).body;
     assert!(!runs.to_string().contains("ana@example.org"), "{runs}");
+    service
+        .execute(
+            "insert into canary (mailbox_id, every_seconds, within_seconds) select mailbox_id, 60, 30 from mailbox",
+        )
+        .await;
     let status = desk.ask(&service, "GET", "/api/v1/status", None).await.expect(200).body;
     assert_eq!(status["mailboxes"]["total"], 1);
+    assert_eq!(status["canaries"]["total"], 1);
     let history = desk.ask(&service, "GET", "/api/v1/history", None).await.expect(200).body;
     assert!(!history.to_string().contains("ana@example.org"), "{history}");
     desk.ask(&service, "GET", "/metrics", None).await.expect(403);

@@ -65,7 +65,7 @@ impl Service {
         let create = sqlx::AssertSqlSafe(format!("create database {database}"));
         sqlx::query(create).execute(&mut connection).await.unwrap();
 
-        let pool = understudy_database::pool(server.clone().database(&database), 5);
+        let pool = understudy_database::asking_pool(server.clone().database(&database), 5);
         understudy_database::migrate(&pool).await.unwrap();
         let shutdown = CancellationToken::new();
         let (api, hub) = Api::new(pool.clone(), None, shutdown.clone());

@@ -2,6 +2,7 @@
 //!
 //! Keeps true: colours only on a terminal and not under `NO_COLOR`; a closed pipe ends the program quietly.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
@@ -194,8 +195,8 @@ pub(crate) fn moment(time: Option<DateTime<Utc>>) -> String {
 }
 
 /// `1 mailbox`, `3 mailboxes`
-pub(crate) fn count(number: usize, one: &str, many: &str) -> String {
-    if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
+pub(crate) fn count<N: Display + PartialEq + From<u8>>(number: N, one: &str, many: &str) -> String {
+    if number == N::from(1) { format!("1 {one}") } else { format!("{number} {many}") }
 }
 
 /// Asks a question that is answered with yes or no; nothing but yes is yes.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sqlx::{PgConnection, PgExecutor};
 use understudy_protocol::{MailboxId, Seq, Uid, UidValidity, server::Server};
 
-use crate::{Error, Result, columns, event};
+use crate::{Error, Result, columns, event, scope::Scope};
 
 /// A canary, as interfaces show it.
 #[derive(Clone, Debug)]
@@ -342,13 +342,16 @@ pub struct Summary {
 }
 
 /// All canaries in numbers; of every tenant when none is named.
-pub async fn summary(db: impl PgExecutor<'_>, tenant: Option<i64>) -> Result<Summary> {
+pub async fn summary(db: impl PgExecutor<'_>, scope: Option<&Scope>) -> Result<Summary> {
     let summary = sqlx::query_as!(
         Summary,
         r#"select count(*) as "total!", count(c.late) as "late!", max(c.last_seconds) as slowest_seconds
            from canary c join mailbox m using (mailbox_id)
-           where c.ended_at is null and m.unprotected_at is null and ($1::bigint is null or m.tenant_id = $1)"#,
-        tenant
+           where c.ended_at is null and m.unprotected_at is null and ($1::bigint is null or m.tenant_id = $1)
+             and ($2::text is null or m.group_name = $2) and ($3::text is null or lower(m.address) = lower($3))"#,
+        scope.map(|scope| scope.tenant.0),
+        scope.and_then(|scope| scope.group.as_deref()),
+        scope.and_then(|scope| scope.mailbox.as_deref())
     );
     Ok(summary.fetch_one(db).await?)
 }

@@ -135,6 +135,9 @@ impl ClusterError {
             Self::File { .. } | Self::Spawn { .. } | Self::Initdb { .. } => {
                 "check the directory's owner, its rights and the free space".into()
             }
+            Self::Ended { log, .. } if log.contains("No space left on device") => {
+                "Make room on the disk that holds the cluster's directory; it goes on by itself. Nothing is lost meanwhile".into()
+            }
             Self::Ended { .. } | Self::NotReady { .. } | Self::Create { .. } => {
                 "read postgres.log in the cluster's directory; it is tried again by the next start".into()
             }
@@ -230,7 +233,8 @@ impl Cluster {
                 if !error.may_pass() {
                     return Err(error);
                 }
-                warn!(%error, "Private PostgreSQL did not start, trying again in {} ms", pause.as_millis());
+                let remedy = error.remedy();
+                warn!(%error, remedy, "Private PostgreSQL did not start, trying again in {} ms", pause.as_millis());
                 tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
                     () = tokio::time::sleep(pause) => {}

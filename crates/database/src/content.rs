@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use futures_util::{Stream, StreamExt};
 use sqlx::{PgExecutor, PgPool, types::Json};
 use understudy_protocol::{
-    Change, ContentRef, Digest, MailboxId, TenantId, Transaction, Uid, codec, messages::Trouble,
+    Change, ContentRef, Digest, FolderPath, MailboxId, TenantId, Transaction, Uid, codec, messages::Trouble,
 };
 
 use crate::{Result, columns};
@@ -407,14 +407,17 @@ pub struct Named {
     pub folder: String,
     /// Where it is on the standby; none where it is set aside.
     pub standby_uid: Option<Uid>,
+    /// Where it is on the primary.
+    pub path: FolderPath,
+    pub uid: Uid,
 }
 
 /// The messages of a tenant's mailboxes with this content.
 pub async fn naming(db: impl PgExecutor<'_>, tenant: TenantId, digest: Digest) -> Result<Vec<Named>> {
     let rows = sqlx::query!(
-        "select m.mailbox_id, f.standby_name, m.standby_uid
-         from mirror_message m join mirror_folder f using (mailbox_id, folder_id) join mailbox b using (mailbox_id)
-         where m.digest = $2 and b.tenant_id = $1 and b.unprotected_at is null",
+        r#"select m.mailbox_id, f.standby_name, m.standby_uid, f.path as "path: Json<FolderPath>", m.uid
+           from mirror_message m join mirror_folder f using (mailbox_id, folder_id) join mailbox b using (mailbox_id)
+           where m.digest = $2 and b.tenant_id = $1 and b.unprotected_at is null"#,
         tenant.0,
         &digest.0[..],
     )
@@ -426,6 +429,8 @@ pub async fn naming(db: impl PgExecutor<'_>, tenant: TenantId, digest: Digest) -
                 mailbox: MailboxId(row.mailbox_id),
                 folder: row.standby_name,
                 standby_uid: row.standby_uid.map(columns::uid).transpose()?,
+                path: row.path.0,
+                uid: columns::uid(row.uid)?,
             })
         })
         .collect()

@@ -57,10 +57,20 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 /// 50,000 mailboxes: 0.8 s against 0.07 s). With one plan for all parameters: every statement goes by keys, and planning
 /// each of the first five runs anew, on each connection, cost more than running them.
 pub fn pool(options: PgConnectOptions, connections: u32) -> PgPool {
+    planned_pool(options, connections, "force_generic_plan")
+}
+
+/// Connections for what people ask. Their statements have filters that are mostly left out, and the one plan for all of them reads
+/// everything (a page of 100 out of 50,000 mailboxes: 0.6 s against 0.002 s, planning included).
+pub fn asking_pool(options: PgConnectOptions, connections: u32) -> PgPool {
+    planned_pool(options, connections, "force_custom_plan")
+}
+
+fn planned_pool(options: PgConnectOptions, connections: u32, plans: &str) -> PgPool {
     PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        .connect_lazy_with(options.options([("jit", "off"), ("plan_cache_mode", "force_generic_plan")]))
+        .connect_lazy_with(options.options([("jit", "off"), ("plan_cache_mode", plans)]))
 }
 
 /// Brings the schema up to date; safe to call from several processes at once.

@@ -186,7 +186,7 @@ pub async fn list(executor: impl PgExecutor<'_>, scope: &Scope, filter: &Filter<
          and ($3::text is null or p.name = $3 or s.name = $3)
          and ($4::text is null or m.group_name = $4)
          and ($5::text is null or position(lower($5) in lower(m.address)) > 0)
-         and ($6::text is null or (m.address, p.name) > ($6, $7::text))
+         and ($6::text is null or (m.address >= $6 and (m.address, p.name) > ($6, $7::text)))
          and ($9::text is null or m.group_name = $9) and ($10::text is null or lower(m.address) = lower($10))
          order by m.address, p.name
          limit $8",

@@ -1,6 +1,6 @@
 //! Parts that messages share: their keys, who is rebuilt from which, what the other side acknowledged, and what it saved.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use sqlx::PgExecutor;
 use understudy_protocol::{Digest, MailboxId, PartKey, TenantId};
@@ -50,29 +50,54 @@ pub async fn name(db: impl PgExecutor<'_>, tenant: TenantId, named: &[(Digest, D
 
 // The source gateway ------------------------------------------------------------------------------------------------------
 
-/// Which of these parts the recovery site acknowledged.
-pub async fn acknowledged(db: impl PgExecutor<'_>, tenant: TenantId, parts: &[Digest]) -> Result<HashSet<Digest>> {
-    let rows = sqlx::query_scalar!(
-        "select p.digest from unnest($2::bytea[]) as wanted (digest)
-         join source_part p on p.tenant_id = $1 and p.digest = wanted.digest",
+/// What is believed of parts that the recovery site acknowledged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// They are there.
+    pub there: HashSet<Digest>,
+    /// They were, longer ago than they surely stay.
+    pub doubtful: HashSet<Digest>,
+}
+
+/// Which of these parts the recovery site acknowledged. `keeps`: for how long one surely stays after that; none where that is not known,
+/// and whatever was acknowledged is believed.
+pub async fn acknowledged(
+    db: impl PgExecutor<'_>,
+    tenant: TenantId,
+    parts: &[Digest],
+    keeps: Option<Duration>,
+) -> Result<Acknowledged> {
+    let rows = sqlx::query!(
+        r#"select p.digest, coalesce(p.acknowledged_at < now() - make_interval(secs => $3::float8), false) as "doubtful!"
+           from unnest($2::bytea[]) as wanted (digest)
+           join source_part p on p.tenant_id = $1 and p.digest = wanted.digest"#,
         tenant.0,
         &raw(parts),
+        keeps.map(|keeps| keeps.as_secs_f64()),
     )
     .fetch_all(db)
     .await?;
-    rows.iter().map(|digest| columns::digest(digest)).collect()
+    let mut acknowledged = Acknowledged::default();
+    for row in rows {
+        let known = if row.doubtful { &mut acknowledged.doubtful } else { &mut acknowledged.there };
+        known.insert(columns::digest(&row.digest)?);
+    }
+    Ok(acknowledged)
 }
 
-/// The recovery site has these parts.
-pub async fn acknowledge(db: impl PgExecutor<'_>, tenant: TenantId, parts: &[Digest]) -> Result<()> {
+/// The recovery site has these parts now. What was noted within `fresh` is not noted again.
+pub async fn acknowledge(db: impl PgExecutor<'_>, tenant: TenantId, parts: &[Digest], fresh: Duration) -> Result<()> {
     if parts.is_empty() {
         return Ok(());
     }
     sqlx::query!(
-        "insert into source_part (tenant_id, digest) select $1, digest from unnest($2::bytea[]) as p (digest)
-         on conflict do nothing",
+        "insert into source_part as p (tenant_id, digest)
+         select distinct $1::bigint, digest from unnest($2::bytea[]) as a (digest)
+         on conflict (tenant_id, digest) do update set acknowledged_at = now()
+             where p.acknowledged_at < now() - make_interval(secs => $3)",
         tenant.0,
         &raw(parts),
+        fresh.as_secs_f64(),
     )
     .execute(db)
     .await?;
@@ -85,6 +110,20 @@ pub async fn forget(db: impl PgExecutor<'_>, tenant: TenantId, parts: &[Digest])
         .execute(db)
         .await?;
     Ok(())
+}
+
+/// Forgets what was acknowledged longest ago beyond so many parts; answers how many. What is forgotten is offered again.
+pub async fn forget_oldest(db: impl PgExecutor<'_>, keep: u64) -> Result<u64> {
+    let done = sqlx::query!(
+        "with oldest as (
+             select tenant_id, digest from source_part order by acknowledged_at
+             limit greatest((select count(*) from source_part) - $1, 0))
+         delete from source_part p using oldest o where p.tenant_id = o.tenant_id and p.digest = o.digest",
+        columns::size(keep),
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
 }
 
 fn raw(digests: &[Digest]) -> Vec<Vec<u8>> {

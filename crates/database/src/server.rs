@@ -75,10 +75,16 @@ macro_rules! select_servers {
             Row,
             r#"select s.server_id, s.tenant_id, s.definition as "definition: Json<Server>", s.configured,
                       s.last_check as "last_check: Json<CheckOutcome>", s.last_checked_at, s.created_at,
-                      (select count(*) from mailbox m
-                       where m.unprotected_at is null
-                         and (m.primary_server_id = s.server_id or m.standby_server_id = s.server_id)) as "mailboxes!"
-               from server s "# + $tail
+                      coalesce(protected.mailboxes, 0) as "mailboxes!"
+               from server s
+               -- Counted once for all servers, not once for each: there may be very many mailboxes.
+               left join (
+                   select side.server_id, count(*) as mailboxes
+                   from mailbox m
+                   cross join lateral (values (m.primary_server_id), (m.standby_server_id)) as side (server_id)
+                   where m.unprotected_at is null
+                   group by side.server_id
+               ) protected on protected.server_id = s.server_id "# + $tail
             $(, $argument)*
         )
     };

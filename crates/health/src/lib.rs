@@ -5,5 +5,6 @@
 
 pub mod decide;
 pub mod looking;
+pub mod pace;
 pub mod probe;
 pub mod verdict;

@@ -1,15 +1,18 @@
 //! Looks at servers again and again, more often at one that does not answer.
 //!
-//! Out: a stream of what was found. Keeps true: at most one quick and one thorough look at a server are under way at a time.
+//! Out: a stream of what was found. Keeps true: at most one look at a server of each kind is under way at a time, but for one that
+//! does not answer: see [`Pace`].
 
 use std::{collections::HashMap, time::Duration};
 
-use tokio::{sync::mpsc, task::AbortHandle};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use tokio::{sync::mpsc, task::AbortHandle, time::Instant};
 use understudy_protocol::server::Server;
 
 use crate::{
+    pace::Pace,
     probe,
-    verdict::{DEEP_EVERY, Kind, Observation, Outcome, QUICK_EVERY, SUSPECT_EVERY},
+    verdict::{DEEP_EVERY, Kind, Observation, Outcome, QUICK_EVERY},
 };
 
 /// A server to look at.
@@ -80,13 +83,32 @@ impl Drop for Lookers {
 async fn look(target: Target, sender: mpsc::Sender<Found>) {
     let name = &target.server.name;
     let quickly = async {
+        let (began, mut pace) = (Instant::now(), Pace::new(target.quick_every));
+        let mut underway = FuturesUnordered::new();
         loop {
-            let found = probe::quick(&target.server).await;
-            let pause = if matches!(found.outcome, Outcome::Bad(_)) { SUSPECT_EVERY } else { target.quick_every };
-            if sender.send((name.clone(), found)).await.is_err() {
-                return;
+            let due = pace.due().map(|due| began + due);
+            let is_due = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = is_due => {
+                    let (look, server) = (pace.begin(began.elapsed()), &target.server);
+                    underway.push(async move { (look, probe::quick(server).await) });
+                }
+                Some((look, found)) = underway.next() => {
+                    let is_bad = matches!(found.outcome, Outcome::Bad(_));
+                    let counts = pace.end(look, is_bad, began.elapsed());
+                    if !is_bad {
+                        underway.clear();
+                    }
+                    if counts && sender.send((name.clone(), found)).await.is_err() {
+                        return;
+                    }
+                }
             }
-            tokio::time::sleep(pause).await;
         }
     };
     let thoroughly = async {

@@ -28,8 +28,11 @@ pub const REPORT_EVERY: Duration = Duration::from_secs(5);
 const FRESH: Duration = Duration::from_secs(15);
 /// The last of many failures must not be older: an observer that sees failures says each of them.
 const FRESH_BAD: Duration = Duration::from_secs(6);
-/// So many looks in a row must have failed.
-const LEAST_BAD: u32 = 4;
+/// So many looks in a row must have failed: a way that loses every third of them loses four in a row now and then.
+const LEAST_BAD: u32 = 9;
+/// Or so many over so long, by an observer that looks less often than ours.
+const LEAST_BAD_SLOWLY: u32 = 4;
+const SLOWLY: Duration = Duration::from_secs(20);
 /// So many thorough looks must have failed or been slow.
 const LEAST_DEGRADED: usize = 3;
 /// Thorough looks remembered of each observer.
@@ -197,7 +200,9 @@ impl Observed {
             .iter()
             .map(|(observer, seen)| {
                 let vote = vote_since(seen, rules, now, answered.unwrap_or_default());
-                let blind = matches!(vote, Vote::Down(_)) && self.is_blind(observer, rules, now);
+                let blind = matches!(vote, Vote::Down(_))
+                    && !self.saw_others(server, observer, seen.bad_since.max(answered), rules, now)
+                    && self.is_blind(observer, rules, now);
                 (observer.clone(), if blind { Vote::Silent } else { vote })
             })
             .collect();
@@ -240,6 +245,14 @@ impl Observed {
             && mine().any(|(all, seen)| seen.bad_since.is_some() && others_see(all))
     }
 
+    /// Did this observer lately see another server answer, when it had found this one failing since `since` for long enough? Then
+    /// it was not blind, though it may lose a look at the others just now.
+    fn saw_others(&self, server: &str, observer: &str, since: Option<Duration>, rules: &Rules, now: Duration) -> bool {
+        let others = self.servers.iter().filter(|(name, _)| *name != server);
+        let saw = others.filter_map(|(_, seen)| seen.get(observer)?.good).max();
+        since.zip(saw).is_some_and(|(since, saw)| saw >= since + rules.threshold && now.saturating_sub(saw) <= FRESH)
+    }
+
     /// Does the only observer that finds a server down find most of many primaries down?
     fn fails_everywhere(&self, votes: &BTreeMap<String, Vote>, rules: &Rules, now: Duration) -> bool {
         let Some((observer, _)) = votes.iter().find(|(_, vote)| matches!(vote, Vote::Down(_))) else { return false };
@@ -263,7 +276,8 @@ fn vote_since(seen: &Seen, rules: &Rules, now: Duration, answered: Duration) -> 
         // From the first to the last failure: of the time after that nobody knows.
         let so_long = seen.last.saturating_sub(since.max(answered));
         let is_fresh = now.saturating_sub(seen.last) <= FRESH_BAD;
-        if seen.bad >= LEAST_BAD && so_long >= rules.threshold && is_fresh {
+        let is_enough = seen.bad >= LEAST_BAD || seen.bad >= LEAST_BAD_SLOWLY && so_long >= SLOWLY;
+        if is_enough && so_long >= rules.threshold && is_fresh {
             return Vote::Down(seen.reason.clone());
         }
         return Vote::Unsure;
@@ -323,14 +337,15 @@ mod tests {
     #[test]
     fn two_must_find_it_for_as_long_as_was_said() {
         let mut observed = Observed::default();
-        for second in 0..10 {
-            observed.tick(at(second));
-            observed.note(at(second), "a", RECOVERY, &bad());
-            if second >= 3 {
-                observed.note(at(second), "a", SOURCE, &bad());
+        for half in 0..20 {
+            let now = Duration::from_millis(500 * half);
+            observed.tick(now);
+            observed.note(now, "a", RECOVERY, &bad());
+            if half >= 6 {
+                observed.note(now, "a", SOURCE, &bad());
             }
-            let expected = if second < 8 { Verdict::Suspect } else { Verdict::Down };
-            assert_eq!(observed.judge("a", &RULES, at(second)).verdict, expected, "after {second} s");
+            let expected = if half < 16 { Verdict::Suspect } else { Verdict::Down };
+            assert_eq!(observed.judge("a", &RULES, now).verdict, expected, "after {now:?}");
         }
         observed.note(at(10), "a", SOURCE, &good());
         // Who alone sees nothing is blind.

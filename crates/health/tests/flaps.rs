@@ -5,9 +5,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-use understudy_health::verdict::{
-    Kind, LOOK_TIMEOUT, Observation, Observed, Outcome, QUICK_EVERY, RECOVERY, REPORT_EVERY, Rules, SOURCE,
-    SUSPECT_EVERY, Verdict,
+use understudy_health::{
+    pace::Pace,
+    verdict::{
+        Kind, LOOK_TIMEOUT, Observation, Observed, Outcome, QUICK_EVERY, RECOVERY, REPORT_EVERY, Rules, SOURCE, Verdict,
+    },
 };
 
 const STORIES: u64 = 1000;
@@ -140,8 +142,9 @@ impl Story {
         let mut observed = Observed::default();
         observed.keep(&self.primaries, &["dr".to_owned()]);
         let rules = Rules { threshold: self.threshold, quorum: 2, degradation: None };
-        // Of each way: when the next look is due, and when its result is to arrive.
-        let mut due: BTreeMap<(String, &str), f64> = BTreeMap::new();
+        // Of each way: how looks are paced, those under way, and when it was last said that all is well.
+        let mut paces: BTreeMap<(String, &str), Pace> = BTreeMap::new();
+        let mut looks: Vec<(f64, u64, String, &'static str, Outcome)> = Vec::new();
         let mut said: BTreeMap<(String, &str), f64> = BTreeMap::new();
         let mut underway: Vec<(f64, String, &'static str, Outcome)> = Vec::new();
         let mut found = BTreeMap::new();
@@ -156,12 +159,24 @@ impl Story {
                 if is_still && observer == RECOVERY || observer == SOURCE && server == "dr" {
                     continue;
                 }
-                if due.get(&key).is_some_and(|&due| due > at) {
+                let pace = paces.entry(key).or_insert_with(|| Pace::new(QUICK_EVERY));
+                if pace.due().is_some_and(|due| due <= now) {
+                    let (outcome, took) = self.look(server, observer, at, random);
+                    looks.push((at + took, pace.begin(now), server.to_owned(), observer, outcome));
+                }
+            }
+            looks.sort_by(|one, other| one.0.total_cmp(&other.0));
+            let (ended, under_way): (Vec<_>, Vec<_>) = looks
+                .into_iter()
+                .partition(|(ends, _, _, observer, _)| *ends <= at && !(is_still && *observer == RECOVERY));
+            looks = under_way;
+            for (ends, look, server, observer, outcome) in ended {
+                let key = (server.clone(), observer);
+                let ends = Duration::from_secs_f64(ends).max(now.saturating_sub(STEP));
+                let pace = paces.get_mut(&key).unwrap();
+                if !pace.end(look, outcome != Outcome::Good, ends) {
                     continue;
                 }
-                let (outcome, took) = self.look(server, observer, at, random);
-                let pause = if outcome == Outcome::Good { QUICK_EVERY } else { SUSPECT_EVERY };
-                due.insert(key.clone(), at + took + pause.as_secs_f64());
                 // A good look is said now and then only, once it has been said that all is well.
                 let was_said = said.get(&key).is_some_and(|&said| at - said < REPORT_EVERY.as_secs_f64());
                 if observer == RECOVERY || outcome != Outcome::Good || !was_said {
@@ -171,7 +186,7 @@ impl Story {
                         said.remove(&key);
                     }
                     let travels = if observer == RECOVERY { 0.0 } else { random.random_range(0.0..0.5) };
-                    underway.push((at + took + travels, server.to_owned(), observer, outcome));
+                    underway.push((at + travels, server, observer, outcome));
                 }
             }
             if !is_still {

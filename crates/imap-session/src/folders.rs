@@ -19,7 +19,7 @@ impl Session {
         self.naming.name(path)
     }
 
-    /// Creates a folder, with its special use where the server takes one. One that exists already is fine.
+    /// Creates a folder, with its special use where the server takes one. One that exists already is fine, and gets it too.
     pub async fn create(&mut self, name: &FolderName, special_use: &[String]) -> Result<()> {
         let uses: Vec<String> = special_use
             .iter()
@@ -39,6 +39,9 @@ impl Session {
             other => return other.map(drop),
         };
         if outcome.code_is(&["ALREADYEXISTS"]) || self.is_listed(name).await? {
+            if !uses.is_empty() {
+                self.set_special_uses(name, special_use).await?;
+            }
             return Ok(());
         }
         Err(refused)

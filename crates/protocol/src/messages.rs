@@ -11,6 +11,7 @@
 //! | `POST /link/v1/lacks` | [`Lacks`]: parts | [`Lacks`]: those that are not there |
 //! | `POST /link/v1/report` | [`Report`] | nothing |
 //! | `POST /link/v1/inventory/{run}` | frames of [`InventoryFrame`] | nothing |
+//! | `POST /link/v1/content/{id}` | the octets asked for by [`Asked::Content`] | nothing |
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,9 @@ pub struct Welcome {
     /// Messages may come in parts ([`Shipment::Part`]), and shipments packed.
     #[serde(default)]
     pub takes_parts: bool,
+    /// For how long a part surely stays there once nothing names it any more, in seconds; 0 where a gateway does not say.
+    #[serde(default)]
+    pub keeps_seconds: u64,
 }
 
 /// One frame of a shipment: contents come before the transaction that names them.
@@ -351,6 +355,9 @@ pub enum Asked {
     /// Forget that these messages were captured and look at the whole mailbox: what the primary has is captured again. Answered like a
     /// barrier.
     Recapture { mailbox: MailboxId, folders: Vec<(FolderPath, UidSet)> },
+    /// Fetch one message from the primary again and send it to `/link/v1/content/{id}`: what rests of it at the recovery site is damaged.
+    /// Nothing about the mailbox changes.
+    Content { mailbox: MailboxId, tenant: TenantId, path: FolderPath, uid: Uid, content: ContentRef },
     /// Try a server and say what it can do. The server may be unknown to [`Directives::servers`].
     Check { server: Server, address: Option<String> },
     /// Name the users a server serves, where it can tell.
@@ -378,6 +385,7 @@ pub struct Report {
 pub enum Reported {
     Barrier { captured: Seq },
     Inventory,
+    Content,
     Check(ServerCheck),
     Discover { users: Vec<String> },
 }

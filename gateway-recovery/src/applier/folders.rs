@@ -183,9 +183,22 @@ impl Work<'_> {
             tracing::info!(mailbox.id = %self.target.mailbox, folder.id = %folder,
                 "The standby does not let a folder's special use be set");
         }
-        if let Some(known) = self.folders.get_mut(&folder) {
-            known.special_use = special_use.to_vec();
-            self.effects.folders.insert(folder, known.clone());
+        let Some(known) = self.folders.get_mut(&folder) else { return Ok(()) };
+        let before = std::mem::replace(&mut known.special_use, special_use.to_vec());
+        self.effects.folders.insert(folder, known.clone());
+        let freed: Vec<String> = before.into_iter().filter(|name| !special_use.contains(name)).collect();
+        self.hand_on(&freed).await
+    }
+
+    /// Gives special uses that a folder had to those that should have them: Cyrus lets no two folders have the same, so
+    /// whoever asked while another had it was refused.
+    async fn hand_on(&mut self, freed: &[String]) -> anyhow::Result<()> {
+        let due =
+            |folder: &&MirrorFolder| folder.selectable && folder.special_use.iter().any(|name| freed.contains(name));
+        let heirs: Vec<MirrorFolder> = self.folders.values().filter(due).cloned().collect();
+        for heir in heirs {
+            let name = self.name(heir.folder)?;
+            self.standby.session().set_special_uses(&name, &heir.special_use).await?;
         }
         Ok(())
     }
@@ -273,6 +286,7 @@ impl Work<'_> {
         self.effects.added.retain(|added| added.folder != folder);
         self.effects.deleted.push(folder);
         self.expunged = true;
+        self.hand_on(&known.special_use).await?;
         if self.parking.holds() { Ok(()) } else { self.drop_levels(&known.path).await }
     }
 

@@ -14,6 +14,7 @@ use understudy_protocol::policy::{Automatic, Switchback};
 use uuid::Uuid;
 
 use super::{Watch, rules};
+use crate::counted;
 
 /// A standby that was not found to answer within this is not there.
 const STANDBY_FRESH: Duration = Duration::from_secs(10);
@@ -204,13 +205,16 @@ const TWITCH: Duration = Duration::from_secs(3);
 /// One sentence for people.
 fn told(group: &Group, said: &Value, why: &str, mailboxes: usize) -> String {
     let (server, policy) = (&group.server, &group.policy_name);
+    let (are, would_be) =
+        if mailboxes == 1 { ("is moved to its standby", "is") } else { ("are moved to their standbys", "are") };
+    let mailboxes = counted(mailboxes, "mailbox", "mailboxes");
     match said["decision"].as_str().unwrap_or_default() {
         "switch" => {
-            format!("{server} is down ({why}): {mailboxes} mailboxes of policy {policy} are moved to their standbys")
+            format!("{server} is down ({why}): {mailboxes} of policy {policy} {are}")
         }
         "would_switch" => {
             format!(
-                "{server} is down ({why}): {mailboxes} mailboxes of policy {policy} would be moved, and are not, since it only watches"
+                "{server} is down ({why}): {mailboxes} of policy {policy} would be moved, and {would_be} not, since it only watches"
             )
         }
         "restart" => format!("{server} is down ({why}): its restart is tried first"),

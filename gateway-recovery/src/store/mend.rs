@@ -8,9 +8,9 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use understudy_database::{content, event, journal};
 use understudy_imap_session::FolderName;
-use understudy_protocol::{ContentRef, TenantId, UidSet};
+use understudy_protocol::{ContentRef, TenantId, UidSet, messages::Asked};
 
-use crate::{standby::Standby, switch::Depot};
+use crate::{directives::DirectiveBoard, standby::Standby, switch::Depot};
 
 use super::Store;
 
@@ -18,15 +18,22 @@ use super::Store;
 const AGAIN: Duration = Duration::from_secs(300);
 /// Contents tried in one round.
 const AT_ONCE: i64 = 100;
+/// How long a primary may take to begin giving a message; then it comes over the link, …
+const FROM_AFAR: Duration = Duration::from_secs(120);
+/// … at no less than this, in bytes a second.
+const SLOWEST: u64 = 50_000;
+/// In so many mailboxes it is looked for there.
+const ASKED: usize = 4;
 
 /// The task that mends the store.
 pub(crate) struct Mender {
     store: Store,
+    board: DirectiveBoard,
 }
 
 impl Mender {
-    pub(crate) fn new(store: Store) -> Self {
-        Self { store }
+    pub(crate) fn new(store: Store, board: DirectiveBoard) -> Self {
+        Self { store, board }
     }
 
     /// Mends whatever is damaged, until `shutdown`.
@@ -51,8 +58,9 @@ impl Mender {
         let pool = &self.store.shared.pool;
         let damaged = content::all_damaged(pool, AT_ONCE).await?;
         metrics::gauge!("understudy_content_damaged").set(damaged.len() as f64);
+        let mut answers = true;
         for (tenant, content) in damaged {
-            match self.mend(tenant, content).await {
+            match self.mend(tenant, content, &mut answers).await {
                 Ok(Some(from)) => {
                     tracing::info!(content.digest = %content.digest, from, "Brought a damaged content back");
                     let detail = json!({ "digest": content.digest, "bytes": content.size, "from": from });
@@ -72,8 +80,13 @@ impl Mender {
         Ok(())
     }
 
-    /// Answers from where it was brought back, if it was.
-    async fn mend(&self, tenant: TenantId, wanted: ContentRef) -> anyhow::Result<Option<&'static str>> {
+    /// Answers from where it was brought back, if it was. `answers`: the source gateway has not kept us waiting in vain.
+    async fn mend(
+        &self,
+        tenant: TenantId,
+        wanted: ContentRef,
+        answers: &mut bool,
+    ) -> anyhow::Result<Option<&'static str>> {
         let pool = &self.store.shared.pool;
         let named = content::naming(pool, tenant, wanted.digest).await?;
         for message in &named {
@@ -95,6 +108,30 @@ impl Mender {
             }
             if self.is_there(tenant, wanted).await? {
                 return Ok(Some("standby"));
+            }
+        }
+        for message in named.iter().take(if *answers { ASKED } else { 0 }) {
+            let mut question = self.board.ask(Asked::Content {
+                mailbox: message.mailbox,
+                tenant,
+                path: message.path.clone(),
+                uid: message.uid,
+                content: wanted,
+            });
+            let patience = FROM_AFAR + Duration::from_secs(wanted.size / SLOWEST);
+            match tokio::time::timeout(patience, question.answer()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(trouble)) => {
+                    tracing::debug!(mailbox.id = %message.mailbox, reason = trouble.reason, "The primary could not give it");
+                }
+                // The link is down: others would not be answered either.
+                Err(_) => {
+                    *answers = false;
+                    break;
+                }
+            }
+            if self.is_there(tenant, wanted).await? {
+                return Ok(Some("primary"));
             }
         }
         Ok(None)

@@ -25,7 +25,7 @@ use super::{
     sides::Sides,
     steps::{Steps, Stop, fault},
 };
-use crate::runs::Runner;
+use crate::{counted, runs::Runner};
 
 /// A pass that did no more than this, in no more time, is nearly empty.
 const FEW: u64 = 5;
@@ -114,7 +114,7 @@ impl Runner {
         steps.take("last", last(passes, &mut sides, &mut total), told).await?;
         let found = steps
             .take("verify", self.equal(subject, passes, &mut sides, &mut memory), |found| {
-                format!("{} messages compared, all equal", found.messages)
+                format!("{} compared, all equal", counted(found.messages, "message", "messages"))
             })
             .await?;
         if since.elapsed() > WAITING {
@@ -283,9 +283,9 @@ fn refuse(report: &Report) -> Result<(), Stop> {
     Err(fault(
         "refused",
         format!(
-            "the {} does not take {} messages, first UID {} of {} on the {}: {}",
+            "the {} does not take {}, first UID {} of {} on the {}: {}",
             side.as_str(),
-            report.refused.len(),
+            counted(report.refused.len(), "message", "messages"),
             first.uid,
             first.folder,
             first.side,
@@ -298,16 +298,15 @@ fn refuse(report: &Report) -> Result<(), Stop> {
 
 pub(super) fn told(report: &Report) -> String {
     format!(
-        "{} added, {} flagged, {} removed on the primary; {}, {} and {} on the standby; {} folders, {} subscriptions, {} \
-         recognised, {} kept",
+        "{} added, {} flagged, {} removed on the primary; {}, {} and {} on the standby; {}, {}, {} recognised, {} kept",
         report.added_to_primary,
         report.flags_on_primary,
         report.removed_from_primary,
         report.added_to_standby,
         report.flags_on_standby,
         report.removed_from_standby,
-        report.folders_changed,
-        report.subscriptions_changed,
+        counted(report.folders_changed, "folder", "folders"),
+        counted(report.subscriptions_changed, "subscription", "subscriptions"),
         report.recognised,
         report.kept
     )

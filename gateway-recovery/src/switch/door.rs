@@ -1,12 +1,16 @@
 //! A change of side at the front doors: hold, cut, flip, release.
 //!
 //! Keeps true: what was held is released, whatever happens; a hold that this process cannot release any more ends by itself
-//! (`route::HOLD_LIMIT`), and nothing changes sides after that.
+//! (`route::HOLD_LIMIT`), and nothing changes sides after that. No more are held at once than connections to the database are set
+//! aside for: whatever a hold waits for needs another one.
 
 use std::time::Duration;
 
 use sqlx::{PgPool, Postgres, Transaction};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, timeout},
+};
 use understudy_database::{
     route,
     switch::{self, Switch},
@@ -15,21 +19,29 @@ use understudy_front_door::FrontDoors;
 use understudy_protocol::{Epoch, MailboxId, Side};
 
 use super::steps::{Stop, fault};
+use crate::verify::internal;
 
 /// A front door that does not end sessions within this is passed over: draining decides.
 const CUTTING: Duration = Duration::from_secs(5);
 /// Longer than this a route's lock is not waited for.
 const LOCKING: Duration = Duration::from_secs(20);
 
+/// Mailboxes held at once, over all runs. Each keeps a connection to the database while its user waits, so a pool has to be wider
+/// than this by what everything else needs.
+pub const HELD_AT_ONCE: usize = 16;
+static HOLDS: Semaphore = Semaphore::const_new(HELD_AT_ONCE);
+
 /// A mailbox whose log-ins wait. Dropping it leaves the log-ins waiting until [`Held::release`] or the limit.
 pub(crate) struct Held {
     transaction: Transaction<'static, Postgres>,
+    _place: SemaphorePermit<'static>,
     /// When the user's log-ins began to wait.
     pub(crate) since: Instant,
 }
 
 /// Holds the log-ins and deliveries of a mailbox. The old side must be the one the route has.
 pub(crate) async fn hold(pool: &PgPool, mailbox: MailboxId, target: Side, epoch: Epoch) -> Result<Held, Stop> {
+    let place = HOLDS.acquire().await.map_err(|error| internal(&error))?;
     let since = Instant::now();
     route::announce_hold(pool, &[mailbox]).await?;
     let mut transaction = pool.begin().await?;
@@ -42,7 +54,9 @@ pub(crate) async fn hold(pool: &PgPool, mailbox: MailboxId, target: Side, epoch:
         )
     })??;
     match held.first() {
-        Some(held) if held.epoch == epoch && held.side == target.other() => Ok(Held { transaction, since }),
+        Some(held) if held.epoch == epoch && held.side == target.other() => {
+            Ok(Held { transaction, _place: place, since })
+        }
         Some(held) => Err(fault(
             "epoch",
             format!("the mailbox changed sides meanwhile: it is on the {} in epoch {}", held.side.as_str(), held.epoch),

@@ -22,7 +22,7 @@ use super::{
     headroom,
     steps::{Steps, Stop, fault},
 };
-use crate::{compare::Comparison, runs::Runner, standby::Standby, verify::verify};
+use crate::{compare::Comparison, counted, runs::Runner, standby::Standby, verify::verify};
 
 /// A pass that takes no longer is nearly empty.
 const QUICK: Duration = Duration::from_millis(400);
@@ -174,7 +174,8 @@ impl Runner {
             let named = first.map_or(String::new(), |difference| {
                 format!(", the first in {}: {}, {}", difference.folder, difference.what, difference.detail)
             });
-            return Err(not_equal(subject, &format!("{differing} differences between the two sides{named}")).into());
+            let differences = counted(differing, "difference", "differences");
+            return Err(not_equal(subject, &format!("{differences} between the two sides{named}")).into());
         }
         let mut added: BTreeMap<FolderId, UidSet> = BTreeMap::new();
         for change in since.into_iter().flat_map(|transaction| transaction.changes) {
@@ -183,7 +184,8 @@ impl Runner {
             }
         }
         let read = self.read_back(subject, &added).await?;
-        Ok(format!("{} messages are equal; {read} new ones read back", found.messages))
+        let messages = counted(found.messages, "message is", "messages are");
+        Ok(format!("{messages} equal; {read} new read back"))
     }
 
     /// Reads what was added lately from the standby and compares its digests.
@@ -284,8 +286,8 @@ impl Runner {
         let last_look = now.swept_at.into_iter().chain(now.heard_at).min();
         let unseen = last_look.map(|at| (chrono::Utc::now() - at).as_seconds_f64().max(0.0));
         let told = format!(
-            "{not_applied} transactions received and not applied, {not_received} captured and not received; the primary was \
-             last looked through {}",
+            "{} received and not applied, {not_received} captured and not received; the primary was last looked through {}",
+            counted(not_applied, "transaction", "transactions"),
             unseen.map_or_else(|| "never".to_owned(), |seconds| format!("{seconds:.1} s ago"))
         );
         if subject.phase == "seeding" && order.max_loss.is_some() {
@@ -345,8 +347,12 @@ fn differing(found: &Comparison) -> (u64, String) {
     let count = found.differences.iter().filter(|difference| difference.what != "set_aside").count() as u64;
     let count = count + found.more;
     let told = match count {
-        0 => format!("{} messages in {} folders are equal", found.messages, found.folders),
-        count => format!("{count} changes are on their way"),
+        0 => format!(
+            "compared {} in {}, all equal",
+            counted(found.messages, "message", "messages"),
+            counted(found.folders, "folder", "folders")
+        ),
+        count => format!("{} on their way", counted(count, "change is", "changes are")),
     };
     (count, told)
 }

@@ -1,11 +1,15 @@
 //! Messages that come as a skeleton and parts, packed.
 
+use std::{collections::HashSet, time::Duration};
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use understudy_content::{Packer, Piece, Recipe, Wrapping, copy, split};
+use understudy_database::part::{self, Acknowledged};
 use understudy_protocol::{
     ContentRef, Digest, PartKey,
-    messages::{Lacks, Refusal, Shipment},
+    messages::{Hello, LINK_VERSION, Lacks, Refusal, Shipment, Welcome},
 };
+use uuid::Uuid;
 
 use crate::{
     shipment::{Cargo, content_ref, received, refused, transaction},
@@ -228,4 +232,48 @@ async fn a_recipe_that_makes_more_than_a_shipment_holds_is_refused_by_its_size()
     assert!(answer.text().contains("holds more than"), "{}", answer.text());
     assert_eq!(site.received(mailbox).await.0, 0);
     assert_eq!(site.contents_known().await, 0);
+}
+
+/// At the source: what was acknowledged is believed for as long as the recovery site promises to keep it, and no more of it than so much.
+#[tokio::test]
+async fn the_memory_of_acknowledged_parts_ends_with_the_promise_and_is_bounded() {
+    let (site, _) = Site::with_mailbox().await;
+    let hello = Hello {
+        link_version: LINK_VERSION,
+        gateway: Uuid::nil(),
+        installation: Uuid::nil(),
+        product_version: String::new(),
+    };
+    let welcome: Welcome = site.ask("hello", &hello).await.expect(200).value();
+    assert_eq!(welcome.keeps_seconds, 30 * 24 * 3600);
+
+    let (hour, none) = (Duration::from_secs(3600), Duration::ZERO);
+    let parts: Vec<Digest> = [b"old", b"mid", b"new"].map(|part| Digest::of(part)).to_vec();
+    let ask = async |keeps| part::acknowledged(&site.pool, TENANT, &parts, keeps).await.unwrap();
+    assert_eq!(ask(Some(hour)).await, Acknowledged::default());
+    part::acknowledge(&site.pool, TENANT, &parts, hour).await.unwrap();
+    site.execute(
+        "update source_part set acknowledged_at = now() - case encode(digest, 'hex')
+             when (select min(encode(digest, 'hex')) from source_part) then interval '3 hours' else interval '2 hours' end",
+    )
+    .await;
+    let (oldest, others) = {
+        let mut sorted = parts.clone();
+        sorted.sort_unstable_by_key(|part| part.0);
+        (sorted[0], sorted[1..].to_vec())
+    };
+    let all: HashSet<Digest> = parts.iter().copied().collect();
+    assert_eq!(ask(Some(hour)).await, Acknowledged { doubtful: all.clone(), ..Acknowledged::default() });
+    // Where the recovery site promises nothing, it says itself what it lacks.
+    assert_eq!(ask(None).await, Acknowledged { there: all, ..Acknowledged::default() });
+
+    // Acknowledged once more: believed again.
+    part::acknowledge(&site.pool, TENANT, &others, none).await.unwrap();
+    let believed = Acknowledged { there: others.iter().copied().collect(), doubtful: [oldest].into() };
+    assert_eq!(ask(Some(hour)).await, believed);
+
+    assert_eq!(part::forget_oldest(&site.pool, 3).await.unwrap(), 0);
+    assert_eq!(part::forget_oldest(&site.pool, 2).await.unwrap(), 1);
+    assert_eq!(ask(Some(hour)).await, Acknowledged { doubtful: HashSet::new(), ..believed });
+    assert_eq!(part::forget_oldest(&site.pool, 0).await.unwrap(), 2);
 }

@@ -48,6 +48,8 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 /// What HTTP/2 may hold of one body, and the kernel of all: little, so that a live change finds a short queue.
 const SEND_BUFFER: usize = 64 << 10;
 const UNSENT: u32 = 128 << 10;
+/// How the kernel finds the rate of the line: by what arrives, not by what is lost.
+const LOSS_TOLERANT: &[u8] = b"bbr";
 /// The longest answer that is not a stream, in bytes.
 const ANSWER: usize = 256 << 20;
 /// How long an answer may keep us waiting once nothing moves any more, beyond what the request itself asks for.
@@ -160,8 +162,11 @@ impl Connection {
         if matches!(proof, Proof::Secret(_)) {
             stays_here(url, stream.peer_addr().with_context(reach)?.ip())?;
         }
+        let socket = socket2::SockRef::from(&stream);
         // Where the system does not know it, queues are longer.
-        let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
+        let _ = socket.set_tcp_notsent_lowat(UNSENT);
+        // A packet lost on a long line does not say that the line is full. Where the system does not offer it, its own choice stays.
+        let _ = socket.set_tcp_congestion(LOSS_TOLERANT);
         let (heard, why) = (Heard::new(), Arc::new(Mutex::new(None)));
         let metered = Metered::new(stream, common.meter.clone(), common.limiter.clone(), heard.clone());
         let stream: Box<dyn Duplex> = match proof {

@@ -1,7 +1,7 @@
 //! Keeps one connection to the recovery site, over the best of its addresses that answers, and certificates renewed.
 //!
-//! Keeps true: where there are several addresses, one that is silent for two seconds is left for the next; the best one
-//! is returned to once it has answered for a while, and what is under way on the other ends there. A way that turned out
+//! Keeps true: where there are several addresses, one that is silent for two seconds is left for another that answers (`silence`); the
+//! best one is returned to once it has answered for a while, and what is under way on the other ends there. A way that turned out
 //! bad is not tried first again at once, so that nothing swings to and fro.
 
 use std::{
@@ -25,6 +25,7 @@ use super::{
     body::Body,
     connection::{Common, Connection, Manner, Proof},
     meter::Kind,
+    silence::{DOUBT, Dialling, Rival, Verdict},
 };
 
 /// With one address there is nowhere else to go, and pings cost bytes.
@@ -32,14 +33,10 @@ const PATIENT: Manner =
     Manner { connect: Duration::from_secs(10), ping: Duration::from_secs(10), silence: Duration::from_secs(10) };
 const QUICK: Manner =
     Manner { connect: Duration::from_secs(5), ping: Duration::from_millis(600), silence: Duration::from_secs(10) };
-/// An address that says nothing for so long is left, where there is another.
-const SILENCE: Duration = Duration::from_secs(2);
-/// The same while the others are no better.
-const LONG_SILENCE: Duration = Duration::from_secs(10);
 /// How often it is looked.
-const LOOK: Duration = Duration::from_millis(200);
+pub(super) const LOOK: Duration = Duration::from_millis(200);
 /// The next address is tried beside one that takes longer than this.
-const HEAD_START: Duration = Duration::from_millis(400);
+pub(super) const HEAD_START: Duration = Duration::from_millis(400);
 /// How often better addresses are tried, and worse ones, so that a person knows of them.
 const BETTER: Duration = Duration::from_secs(5);
 const OTHERS: Duration = Duration::from_secs(60);
@@ -123,7 +120,8 @@ impl Way {
 /// Why a connection was left.
 enum Left {
     Ended(String),
-    Silent(String),
+    /// … and another one answers, or nothing does.
+    Silent(String, Option<Arc<Connection>>),
     /// Another one is there already.
     Replaced(Arc<Connection>),
 }
@@ -187,7 +185,7 @@ impl Ways {
         loop {
             let open = match next.take() {
                 Some(open) => open,
-                None => match self.connect().await {
+                None => match self.connect(None).await {
                     Ok(open) => open,
                     Err(error) => {
                         let said = format!("{error:#}");
@@ -217,11 +215,12 @@ impl Ways {
                     let bad = since.elapsed() < TRUSTED && self.several();
                     self.left(&open.url, "down", Some(why), bad);
                 }
-                Left::Silent(why) => {
+                Left::Silent(why, another) => {
                     tracing::warn!(url = open.url, reason = why, "The link is silent; taking the next way");
                     self.shared.current.send_replace(None);
                     open.ended.cancel();
                     self.left(&open.url, "down", Some(why), true);
+                    next = another;
                 }
             }
             if since.elapsed() > TRUSTED
@@ -295,12 +294,13 @@ impl Ways {
         Ok(proof)
     }
 
-    /// The first address that answers, the best ones having a head start.
-    async fn connect(&self) -> anyhow::Result<Arc<Connection>> {
+    /// The first address that answers, but for one; the best ones have a head start.
+    async fn connect(&self, but: Option<&str>) -> anyhow::Result<Arc<Connection>> {
         let proof = self.proof()?;
         let order: Vec<String> = {
             let state = self.state();
-            let (bad, good): (Vec<&Way>, Vec<&Way>) = state.ways.iter().partition(|way| way.is_penalised());
+            let ways = state.ways.iter().filter(|way| but != Some(way.url.as_str()));
+            let (bad, good): (Vec<&Way>, Vec<&Way>) = ways.partition(|way| way.is_penalised());
             good.into_iter().chain(bad).map(|way| way.url.clone()).collect()
         };
         let manner = self.manner();
@@ -336,15 +336,21 @@ impl Ways {
         let (mut better_at, mut others_at) = (Instant::now() + BETTER, Instant::now() + OTHERS.min(BETTER * 3));
         let mut file_at = Instant::now() + FILE_LOOK;
         let mut renew_at = Instant::now();
+        let mut rival = Rival::default();
         loop {
             tokio::select! {
                 () = open.ended.cancelled() => return Left::Ended(open.why()),
+                () = rival.dialled() => {}
                 () = sleep(LOOK) => {}
             }
             if several {
-                let patience = if self.others_are_bad(&open.url) { LONG_SILENCE } else { SILENCE };
-                if open.silence() > patience {
-                    return Left::Silent(format!("it said nothing for {:.1} s", open.silence().as_secs_f32()));
+                let (this, url) = (self.clone(), open.url.clone());
+                let dial = move || -> Dialling { Box::pin(async move { this.connect(Some(&url)).await }) };
+                if let Verdict::Leave(another) = rival.judge(open.silence(), dial) {
+                    return Left::Silent(format!("it said nothing for {:.1} s", open.silence().as_secs_f32()), another);
+                }
+                if open.silence() >= DOUBT {
+                    continue;
                 }
             }
             let now = Instant::now();
@@ -378,10 +384,6 @@ impl Ways {
         }
     }
 
-    fn others_are_bad(&self, url: &str) -> bool {
-        self.state().ways.iter().filter(|way| way.url != url).all(Way::is_penalised)
-    }
-
     /// Opens ways before this one; the first that has answered often enough.
     async fn try_better(&self, url: &str, open: &Connection) -> Option<Arc<Connection>> {
         let better: Vec<String> = {
@@ -412,12 +414,7 @@ impl Ways {
     /// Whether a way answers just now; gives up when the connection in use needs care.
     async fn try_one(&self, url: &str, open: &Connection) -> Option<Arc<Connection>> {
         let proof = self.proof().ok()?;
-        let opened = tokio::select! {
-            opened = Connection::open(url, &proof, &self.shared.common, QUICK) => opened,
-            () = open.ended.cancelled() => return None,
-            () = async { while open.silence() < SILENCE { sleep(LOOK).await; } } => return None,
-        };
-        match opened {
+        match self.while_it_speaks(open, Connection::open(url, &proof, &self.shared.common, QUICK)).await? {
             Ok(opened) => {
                 let round_trip = opened.round_trip_ms();
                 self.change(url, |way| {
@@ -441,7 +438,7 @@ impl Ways {
         if found.certificate == known.certificate {
             return None;
         }
-        self.reopen(&open.url).await.ok()
+        self.while_it_speaks(open, self.reopen(&open.url)).await?.ok()
     }
 
     async fn reopen(&self, url: &str) -> anyhow::Result<Arc<Connection>> {
@@ -476,6 +473,20 @@ impl Ways {
             tracing::info!(until = %renewed.life.until, "Renewed our certificate");
             self.reopen(&open.url).await
         };
-        Some(renewing.await)
+        self.while_it_speaks(open, renewing).await
+    }
+    /// Does something beside a connection; gives up when that needs care. Where there is but one way, pings are rare, and silence means
+    /// nothing.
+    async fn while_it_speaks<T>(&self, open: &Connection, work: impl Future<Output = T>) -> Option<T> {
+        let doubted = async {
+            while !self.several() || open.silence() < DOUBT {
+                sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            done = work => Some(done),
+            () = open.ended.cancelled() => None,
+            () = doubted => None,
+        }
     }
 }

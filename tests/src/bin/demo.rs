@@ -26,6 +26,8 @@ use understudy_tests::stack::{Stack, program};
 const USERS: [&str; 3] = ["ana@example.org", "bob@example.org", "cleo@example.org"];
 const PRIMARY: &str = "mail-a";
 const STANDBY: &str = "dr-1";
+/// The administrator of the web.
+const ACCOUNT: &str = "demo";
 /// Messages that each mailbox begins with.
 const MESSAGES: usize = 60;
 /// Above this a mailbox loses mail rather than getting more.
@@ -37,6 +39,18 @@ const FOLDER_LENGTH_MAX: usize = 60;
 /// Preferred ports: web, primary IMAP, standby IMAP, front door.
 const PORTS: [u16; 4] = [8080, 1143, 2143, 3143];
 
+/// What is printed to be tried, in this order; `--check` runs it.
+const TO_TRY: [(&[&str], &str); 8] = [
+    (&["status"], "how things are; --watch keeps looking"),
+    (&["mailbox", "show", USERS[0]], "one mailbox, its lag and its folders"),
+    (&["mailbox", "wait", "--all"], "returns when every change made until now is on the standby"),
+    (&["mailbox", "verify", "--all"], "compares both sides"),
+    (&["switchover", USERS[0], "--wait"], "Ana works on the standby, through the same front door"),
+    (&["switchback", USERS[0], "--dry-run", "--wait"], "what coming home would change"),
+    (&["switchback", USERS[0], "--wait"], "Ana is home again"),
+    (&["audit", "list"], "who did all that"),
+];
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let check = match std::env::args().nth(1).as_deref() {
@@ -45,120 +59,169 @@ async fn main() -> Result<()> {
         Some(other) => bail!("{other} is not known; ./demo takes --check or nothing"),
     };
     let folder = Folder::prepare()?;
-    tokio::select! {
-        shown = show(folder.path(), check) => shown?,
-        () = interrupted() => {}
+    let mut stop = std::pin::pin!(interrupted());
+    let started = tokio::select! {
+        started = Demo::start(folder.path()) => Some(started?),
+        // What was started until now is ended by being dropped.
+        () = &mut stop => None,
+    };
+    match started {
+        Some(demo) if check => demo.check().await?,
+        Some(demo) => demo.run(stop).await?,
+        None => {}
     }
+    drop(folder);
     if !check {
         println!("\nStopped. Nothing is left behind.");
     }
     Ok(())
 }
 
-/// Ends when somebody wants it to. Whatever `show` holds is then stopped by being dropped.
+/// Ends when somebody wants it to, or when the terminal is closed.
 async fn interrupted() {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return;
-    };
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = kinds.map(signal) else { return };
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
 }
 
-async fn show(folder: &Path, check: bool) -> Result<()> {
-    println!("Starting two Dovecot servers, a front door and Understudy");
-    let server = |name: &str, port: u16| {
-        let options = Options {
-            dir: Some(folder.join(name)),
-            address: Some(Ipv4Addr::LOCALHOST),
-            imap_port: free(port),
-            ..Options::new(name)
+struct Demo {
+    stack: Stack,
+    door: DovecotProxy,
+    primary: Dovecot,
+    standby: Dovecot,
+    /// The door's files.
+    _plan: Plan,
+    /// Of the account `demo`.
+    password: String,
+    traffic: Traffic,
+}
+
+impl Demo {
+    async fn start(folder: &Path) -> Result<Self> {
+        println!("Starting two Dovecot servers, a front door and Understudy");
+        let server = |name: &str, port: u16| {
+            let options = Options {
+                dir: Some(folder.join(name)),
+                address: Some(Ipv4Addr::LOCALHOST),
+                imap_port: free(port),
+                ..Options::new(name)
+            };
+            Dovecot::start(options.users(USERS))
         };
-        Dovecot::start(options.users(USERS))
-    };
-    let primary = server(PRIMARY, PORTS[1])?;
-    let standby = server(STANDBY, PORTS[2])?;
-    let web = format!("127.0.0.1:{}", free(PORTS[0]).unwrap_or(0));
-    let dir = folder.join("understudy");
-    fs::create_dir_all(&dir)?;
-    let door_port = free(PORTS[3]).map_or_else(|| free_port(Ipv4Addr::LOCALHOST), Ok)?;
-    let plan = Plan::with_imap(Ipv4Addr::LOCALHOST, door_port)?;
-    let servers = [("primary", &primary), ("standby", &standby)];
-    let mut stack = Stack::up_in(&dir, &web, &servers, &plan.configuration()).await?;
-    let door = DovecotProxy::start(&plan)?.quiet();
-    println!("Filling three mailboxes and protecting them");
-    for (number, user) in USERS.iter().enumerate() {
-        fill(&primary, user, number as u64).await?;
-    }
-    let protect = [&["mailbox", "protect"], USERS.as_slice(), &["--primary", PRIMARY, "--standby", STANDBY]].concat();
-    stack.command(&protect).await?.expect(0)?;
-    let mut traffic = Traffic { random: StdRng::from_os_rng(), mail: Mail::from_seed(rand::random()), changes: 0 };
-    if check {
-        for _ in 0..20 {
-            traffic.change(door.imap_address()).await?;
+        let primary = server(PRIMARY, PORTS[1])?;
+        let standby = server(STANDBY, PORTS[2])?;
+        let web = format!("127.0.0.1:{}", free(PORTS[0]).unwrap_or(0));
+        let dir = folder.join("understudy");
+        fs::create_dir_all(&dir)?;
+        let door_port = free(PORTS[3]).map_or_else(|| free_port(Ipv4Addr::LOCALHOST), Ok)?;
+        let plan = Plan::with_imap(Ipv4Addr::LOCALHOST, door_port)?;
+        let servers = [("primary", &primary), ("standby", &standby)];
+        let stack = Stack::up_in(&dir, &web, &servers, &plan.configuration()).await?;
+        let door = DovecotProxy::start(&plan)?.quiet();
+        println!("Filling three mailboxes and protecting them");
+        for (number, user) in USERS.iter().enumerate() {
+            fill(&primary, user, number as u64).await?;
         }
-        stack.command(&["mailbox", "wait", "--all"]).await?.expect(0)?;
-        stack.command(&["mailbox", "verify", "--all"]).await?.expect(0)?;
-        println!("The mailboxes are the same on both sides");
-        return stack.stop();
+        let protect =
+            [&["mailbox", "protect"], USERS.as_slice(), &["--primary", PRIMARY, "--standby", STANDBY]].concat();
+        stack.command(&protect).await?.expect(0)?;
+        let made = stack.json(&["user", "add", ACCOUNT, "--role", "administrator", "--generate"]).await?;
+        let password = made["password"].as_str().context("no password was made")?.to_owned();
+        let traffic = Traffic { random: StdRng::from_os_rng(), mail: Mail::from_seed(rand::random()), changes: 0 };
+        Ok(Self { stack, door, primary, standby, _plan: plan, password, traffic })
     }
-    explain(&stack, &door, &primary, &standby).await?;
-    loop {
-        tokio::select! {
-            () = interrupted() => break,
-            () = tokio::time::sleep(TRAFFIC_PAUSE) => {}
-        }
-        // A user who tries things may get in the way of a change; the next one is as good.
-        let _ = traffic.change(door.imap_address()).await;
-        if std::io::stdout().is_terminal() {
-            print!("\r{} changes made through the front door so far; Ctrl-C ends the demo ", traffic.changes);
-            let _ = std::io::Write::flush(&mut std::io::stdout());
-        }
-    }
-    println!("\nStopping");
-    stack.stop()
-}
 
-async fn explain(stack: &Stack, door: &DovecotProxy, primary: &Dovecot, standby: &Dovecot) -> Result<()> {
-    let token = stack.json(&["token", "create", "--role", "administrator", "--name", "demo"]).await?;
-    let token = token["token"].as_str().context("no token was made")?.to_owned();
-    let web = stack.address()?;
-    let program = program()?;
-    let (program, config) = (program.display(), stack.config_file());
-    println!(
-        "
-Understudy is running.
+    /// Proves that it mirrors and that what is shown works, and stops.
+    async fn check(mut self) -> Result<()> {
+        for _ in 0..20 {
+            self.traffic.change(self.door.imap_address()).await?;
+        }
+        self.stack.command(&["mailbox", "wait", "--all"]).await?.expect(0)?;
+        self.stack.command(&["mailbox", "verify", "--all"]).await?.expect(0)?;
+        println!("The mailboxes are the same on both sides");
+        self.log_in_to_the_web().await?;
+        for (arguments, _) in TO_TRY {
+            let shown = format!("understudy {}", arguments.join(" "));
+            self.stack.command(arguments).await?.expect(0).with_context(|| shown.clone())?;
+            println!("Works: {shown}");
+        }
+        self.stack.stop()
+    }
+
+    async fn log_in_to_the_web(&self) -> Result<()> {
+        // The client has several to choose from; a second time it is there already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let log_in = serde_json::json!({"name": ACCOUNT, "password": self.password});
+        let url = format!("{}/api/v1/sessions", self.stack.address()?);
+        let answer = reqwest::Client::new().post(url).json(&log_in).send().await?;
+        answer.error_for_status().context("the log-in that is shown does not work")?;
+        println!("The log-in to the web works");
+        Ok(())
+    }
+
+    async fn run(mut self, mut stop: impl Future<Output = ()> + Unpin) -> Result<()> {
+        self.explain()?;
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                () = tokio::time::sleep(TRAFFIC_PAUSE) => {}
+            }
+            tokio::select! {
+                () = &mut stop => break,
+                // A user who tries things may get in the way of a change; the next one is as good.
+                _ = self.traffic.change(self.door.imap_address()) => {}
+            }
+            if std::io::stdout().is_terminal() {
+                print!("\r{} changes made through the front door so far; Ctrl-C ends the demo ", self.traffic.changes);
+                let _ = std::io::Write::flush(&mut std::io::stdout());
+            }
+        }
+        println!("\nStopping");
+        self.stack.stop()
+    }
+
+    fn explain(&self) -> Result<()> {
+        let program = program()?;
+        let width = TO_TRY.iter().map(|(arguments, _)| arguments.join(" ").len()).max().unwrap_or_default();
+        let mut to_try = String::new();
+        for (arguments, what) in TO_TRY {
+            to_try += &format!("  understudy {:width$}  # {what}\n", arguments.join(" "));
+        }
+        println!(
+            "
+Understudy is running, and three users are at work.
 
   Web       {web}
-            log in with this token: {token}
-  Door      IMAP on {}, plain: where the users work
-  Primary   IMAP on {}, plain
-  Standby   IMAP on {}, plain
-            log in as {} with the password {PASSWORD}
+            log in as {ACCOUNT} with the password {password}
+            (for this demo only: an administrator that ends with it)
+  Door      IMAP on {door}, without TLS: where the users work
+  Primary   IMAP on {primary}, without TLS
+  Standby   IMAP on {standby}, without TLS
+            log in as {users} with the password {PASSWORD}
 
 To try, in another terminal:
 
-  export UNDERSTUDY_CONFIG={}
-  {program} status --watch
-  {program} mailbox list
-  {program} mailbox wait --all
-  {program} mailbox verify --all
-  {program} server check {PRIMARY}
-  {program} switchover ana@example.org --wait
-  {program} switchback ana@example.org --wait
-
+  export UNDERSTUDY_CONFIG={config}
+  alias understudy={program}
+{to_try}
 Or connect a mail program to the front door and to the standby, change something at the door and watch the standby.
-Ctrl-C ends the demo.
+Ctrl-C ends the demo and removes everything.
 ",
-        door.imap_address(),
-        primary.imap_address(),
-        standby.imap_address(),
-        USERS.join(", "),
-        config.display(),
-    );
-    Ok(())
+            web = self.stack.address()?,
+            password = self.password,
+            door = self.door.imap_address(),
+            primary = self.primary.imap_address(),
+            standby = self.standby.imap_address(),
+            users = USERS.join(", "),
+            config = self.stack.config_file().display(),
+            program = program.display(),
+        );
+        Ok(())
+    }
 }
 
 async fn fill(primary: &Dovecot, user: &str, seed: u64) -> Result<()> {

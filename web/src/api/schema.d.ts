@@ -1776,6 +1776,11 @@ export interface components {
              * @default false
              */
             dry_run?: boolean;
+            /**
+             * @description Whether the user is told, as the notification settings say; false tells nobody but administrators.
+             * @default null
+             */
+            notify?: boolean | null;
             /** @default  */
             reason?: string;
         };
@@ -2390,6 +2395,11 @@ export interface components {
             max_loss?: number | null;
             /** @default planned */
             mode?: components["schemas"]["Mode"];
+            /**
+             * @description Whether the user is told, as the notification settings say; false tells nobody but administrators.
+             * @default null
+             */
+            notify?: boolean | null;
             /** @default  */
             reason?: string;
         };
@@ -2687,6 +2697,7 @@ export interface components {
                 configured: boolean;
                 /** Format: date-time */
                 created_at: string;
+                health?: components["schemas"]["ServerVerdict"] | null;
                 imap: string;
                 last_check?: components["schemas"]["Check"] | null;
                 /** Format: date-time */
@@ -3055,6 +3066,7 @@ export interface components {
             configured: boolean;
             /** Format: date-time */
             created_at: string;
+            health?: components["schemas"]["ServerVerdict"] | null;
             imap: string;
             last_check?: components["schemas"]["Check"] | null;
             /** Format: date-time */
@@ -3103,6 +3115,16 @@ export interface components {
          * @enum {string}
          */
         ServerRole: "primary" | "standby";
+        /** @description Whether a server is there. */
+        ServerVerdict: {
+            reason?: string;
+            /** Format: date-time */
+            since?: string | null;
+            /** @description `up`, `suspect` or `down`. */
+            verdict: string;
+            /** @description What each observer says: `up`, `down`, `unsure` or `silent`. */
+            votes?: Record<string, never>;
+        };
         /** @description Somebody is logged in. */
         Session: {
             /** @description From where. */
@@ -3210,6 +3232,8 @@ export interface components {
         Switchbacks: {
             /** @description Only say what would change. */
             dry_run?: boolean;
+            /** @description Whether users are told, as the notification settings say; false tells nobody but administrators. */
+            notify?: boolean | null;
             reason?: string;
             selector: components["schemas"]["Which"];
         };
@@ -3231,6 +3255,8 @@ export interface components {
              */
             max_loss?: number | null;
             mode?: components["schemas"]["Mode"];
+            /** @description Whether users are told, as the notification settings say; false tells nobody but administrators. */
+            notify?: boolean | null;
             reason?: string;
             selector: components["schemas"]["Which"];
         };
@@ -3511,13 +3537,14 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description One AuditEntry a line; with `format=csv` the same as text/csv */
+            /** @description One AuditEntry a line; with `format=csv` the same as CSV */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/jsonl": string;
+                    "text/csv": string;
                 };
             };
             /** @description It cannot be read, or has an unknown parameter */

@@ -13,6 +13,10 @@ export function serverPath(name: string): string {
   return `/servers/${encodeURIComponent(name)}`;
 }
 
+export function policyPath(name: string): string {
+  return `/policies/${encodeURIComponent(name)}`;
+}
+
 export function runPath(id: string): string {
   return `/runs/${id}`;
 }

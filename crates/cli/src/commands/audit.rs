@@ -145,17 +145,11 @@ async fn verify(context: &Context) -> Result<Exit> {
         output::json(&answer);
         return Ok(exit);
     }
-    let heads = verdict.heads_compared;
-    if verdict.intact {
-        output::line(format!(
-            "The audit is whole: {} entries, compared with {heads} heads kept outside.",
-            verdict.entries
-        ));
-    } else {
-        output::line(format!(
-            "The audit is NOT whole: {} entries, compared with {heads} heads kept outside.",
-            verdict.entries
-        ));
+    let whole = if verdict.intact { "whole" } else { "NOT whole" };
+    let entries = output::count(verdict.entries, "entry", "entries");
+    let heads = output::count(verdict.heads_compared, "head", "heads");
+    output::line(format!("The audit is {whole}: {entries}, compared with {heads} kept outside."));
+    if !verdict.intact {
         for broken in &verdict.problems {
             output::line(format!("entry {}: {}", broken.position, broken.reason));
         }

@@ -1,5 +1,6 @@
 //! `understudy mailbox …`: what is protected, how it fares, and whether the two sides are equal.
 
+mod aliases;
 mod canary;
 mod held;
 mod list;
@@ -56,6 +57,12 @@ any order, `primary` and `standby` may be among them), or one address a line and
   understudy mailbox canary canary@example.org
   understudy mailbox canary canary@example.org --off")]
     Canary(canary::Canary),
+    /// Show or set the further names of a mailbox's user: at every front door they lead to the same mailbox
+    #[command(after_help = "Examples:
+  understudy mailbox aliases ana@example.org
+  understudy mailbox aliases ana@example.org --add annie@example.org
+  understudy mailbox aliases ana@example.org --remove annie@example.org")]
+    Aliases(aliases::Aliases),
     /// Stop protecting mailboxes; their copies on the standby stay
     Unprotect(Unprotect),
     /// Wait until every change made before now is visible on the other side
@@ -145,6 +152,7 @@ impl MailboxCommand {
             Self::Release(_) => "release the mailbox",
             Self::Discard(_) => "discard what is held",
             Self::Canary(_) => "look after the canary",
+            Self::Aliases(_) => "look after the aliases",
             Self::Unprotect(_) => "unprotect the mailbox",
             Self::Wait(_) => "wait for the mailboxes",
             Self::Verify(_) => "verify the mailboxes",
@@ -166,6 +174,7 @@ pub(crate) async fn run(command: &MailboxCommand, context: &Context) -> Result<E
             steer(context, &client, many, "discard", "Kept on the standby, and on with").await
         }
         MailboxCommand::Canary(canary) => canary::run(context, &client, canary).await,
+        MailboxCommand::Aliases(aliases) => aliases::run(context, &client, aliases).await,
         MailboxCommand::Unprotect(unprotect) => unprotect_each(context, &client, unprotect).await,
         MailboxCommand::Wait(wait) => wait::run(context, &client, wait).await,
         MailboxCommand::Verify(verify) => verify::run(context, &client, verify).await,

@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use tracing::{info, warn};
 use understudy_admin_api::{AdminConfig, NginxConfig};
 use understudy_database::PgPool;
-use understudy_gateway_recovery::{ContentConfig, LinkSecurity, RecoveryConfig};
+use understudy_gateway_recovery::{ContentConfig, HELD_AT_ONCE, LinkSecurity, RecoveryConfig};
 use understudy_gateway_source::{LinkAccess, SourceConfig};
 use understudy_protocol::TenantId;
 
@@ -24,7 +24,8 @@ use crate::running::{DataDir, Database, Door, LinkEnds, Roles, Signals, content_
 /// Connections to the database, each role its own: together well below what the private cluster takes.
 /// Few: each takes its time to start, and plans every statement anew. Nobody keeps one while a mail server is waited for.
 const SOURCE_CONNECTIONS: u32 = 5;
-const RECOVERY_CONNECTIONS: u32 = 12;
+/// Besides those that keep mailboxes held while they change sides.
+const RECOVERY_CONNECTIONS: u32 = 12 + HELD_AT_ONCE as u32;
 const ADMIN_CONNECTIONS: u32 = 8;
 const DOOR_CONNECTIONS: u32 = 4;
 const NOTICE_CONNECTIONS: u32 = 6;
@@ -299,7 +300,7 @@ pub(super) fn start_admin(
     socket: PathBuf,
     metrics: PrometheusHandle,
 ) {
-    let pool = database.pool(ADMIN_CONNECTIONS);
+    let pool = database.asking_pool(ADMIN_CONNECTIONS);
     let (public_url, data_dir) = (config.public_url.clone(), config.data_dir.clone());
     let (nginx_key_file, plaintext) = (config.nginx_key_file.clone(), config.nginx_plaintext);
     roles.start("admin", move |stop| {

@@ -112,6 +112,16 @@ pub(super) struct Server {
     pub(super) last_checked_at: Option<DateTime<Utc>>,
     last_check: Option<check::ServerCheck>,
     pub(super) trouble: Option<Trouble>,
+    #[serde(default)]
+    health: Option<Verdict>,
+}
+
+/// Whether it is there, as those who watch it find.
+#[derive(Debug, Deserialize)]
+struct Verdict {
+    verdict: String,
+    reason: String,
+    since: Option<DateTime<Utc>>,
 }
 
 /// What stands in the way, why, and what to do.
@@ -191,17 +201,18 @@ async fn list(context: &Context, client: &Client) -> Result<Exit> {
         ));
         return Ok(Exit::Done);
     }
-    let mut table = Table::new(&["NAME", "ROLE", "IMAP", "LOG-IN", "MAILBOXES", "CHECKED", "STATE"]);
+    let mut table = Table::new(&["NAME", "ROLE", "IMAP", "LOG-IN", "MAILBOXES", "IS", "CHECKED", "STATE"]);
     for item in &items {
         let server: Server = decode(item)?;
         let login = server.login.get("as").and_then(Value::as_str).unwrap_or("-").to_owned();
-        let state = server.state();
+        let (state, is) = (server.state(), server.verdict());
         table.row([
             server.name.into(),
             server.role.into(),
             server.imap.into(),
             login.into(),
             server.mailboxes.to_string().into(),
+            is,
             output::ago(server.last_checked_at, Utc::now()).into(),
             state,
         ]);
@@ -211,6 +222,14 @@ async fn list(context: &Context, client: &Client) -> Result<Exit> {
 }
 
 impl Server {
+    /// Whether it is there, and since when it is not.
+    pub(super) fn verdict(&self) -> Cell {
+        let Some(health) = &self.health else { return Cell::toned("-", Tone::Faint) };
+        let since = health.since.filter(|_| health.verdict != "up");
+        let since = since.map(|since| format!(" since {}", output::moment(Some(since)))).unwrap_or_default();
+        Cell::toned(format!("{}{since}", health.verdict), health::tone(&health.verdict))
+    }
+
     /// What is wrong, if anything is known to be.
     pub(super) fn state(&self) -> Cell {
         let failed = || self.last_check.as_ref()?.first_failure();
@@ -244,6 +263,8 @@ fn show(server: &Server) {
     fact("Doveadm", inner(server.manage.as_ref(), "doveadm").as_deref());
     fact("Configured", server.configured.then_some("in the configuration file, which is where to change it"));
     fact("Mailboxes", Some(&server.mailboxes.to_string()));
+    let health = server.health.as_ref().map(|health| format!("{}: {}", health.verdict, health.reason));
+    fact("Health", health.as_deref());
     fact("Checked", Some(&output::ago(server.last_checked_at, Utc::now())));
     if let Some(trouble) = &server.trouble {
         fact("Trouble", Some(&trouble.reason));

@@ -224,10 +224,10 @@ impl Status {
         let link = if self.link.connected { "link up" } else { "link down" };
         let lag = Lag { transactions: self.lag.transactions, seconds: self.lag.seconds, bytes: self.lag.bytes };
         format!(
-            "{link}; {}; lag {}; {} runs open",
+            "{link}; {}; lag {}; {} open",
             if states.is_empty() { "no mailboxes".to_owned() } else { states.join(", ") },
             lag.short(),
-            self.runs.open
+            output::count(self.runs.open, "run", "runs")
         )
     }
 
@@ -269,7 +269,10 @@ impl Status {
         if self.set_aside > 0 {
             facts.row([
                 "Set aside".into(),
-                Cell::toned(format!("{} messages the standby refused or altered", self.set_aside), Tone::Bad),
+                Cell::toned(
+                    format!("{} the standby refused or altered", output::count(self.set_aside, "message", "messages")),
+                    Tone::Bad,
+                ),
             ]);
         }
         if self.content.refusing.is_some()
@@ -304,9 +307,9 @@ impl Status {
             return "none".to_owned();
         }
         let mut words = format!(
-            "{} transactions in {} mailboxes, oldest {}, {}",
-            self.lag.transactions,
-            self.lag.lagging,
+            "{} in {}, oldest {}, {}",
+            output::count(self.lag.transactions, "transaction", "transactions"),
+            output::count(self.lag.lagging, "mailbox", "mailboxes"),
             output::seconds(self.lag.seconds),
             output::bytes(self.lag.bytes)
         );
@@ -320,14 +323,16 @@ impl Status {
         if self.servers.is_empty() {
             return Ok(format!("\nNo mail servers yet. Add the first: {} server add --help\n", context.program()));
         }
-        let mut table = Table::new(&["SERVER", "ROLE", "MAILBOXES", "CHECKED", "STATE"]);
+        let mut table = Table::new(&["SERVER", "ROLE", "MAILBOXES", "IS", "CHECKED", "STATE"]);
         for item in &self.servers {
             let server: Server = decode(item)?;
-            let (state, checked) = (server.state(), output::ago(server.last_checked_at, self.now));
+            let (state, is) = (server.state(), server.verdict());
+            let checked = output::ago(server.last_checked_at, self.now);
             table.row([
                 server.name.into(),
                 server.role.into(),
                 server.mailboxes.to_string().into(),
+                is,
                 checked.into(),
                 state,
             ]);

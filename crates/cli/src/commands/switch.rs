@@ -77,9 +77,20 @@ struct How {
     /// Why, for those who look later
     #[arg(long)]
     reason: Option<String>,
+    /// Tell no user of it; administrators are told
+    #[arg(long)]
+    no_notify: bool,
     /// End the run that is under way for these mailboxes, as long as users were not moved yet
     #[arg(long, conflicts_with = "wait")]
     cancel: bool,
+}
+
+impl How {
+    fn tell_in(&self, body: &mut Value) {
+        if self.no_notify {
+            body["notify"] = json!(false);
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -149,6 +160,7 @@ pub(crate) async fn over(command: &Switchover, context: &Context) -> Result<Exit
     if let Some(MaxLoss::Number(number)) = command.max_loss {
         body["max_loss"] = json!(number);
     }
+    command.how.tell_in(&mut body);
     let answer = client.post(&["switchovers"], &[], &body).await?;
     follow(context, &client, &command.how, &answer.body).await
 }
@@ -158,11 +170,12 @@ pub(crate) async fn back(command: &Switchback, context: &Context) -> Result<Exit
     if command.how.cancel {
         return cancel(context, &client, &command.which, "switchback").await;
     }
-    let body = json!({
+    let mut body = json!({
         "selector": command.which.selector(),
         "dry_run": command.dry_run,
         "reason": command.how.reason.as_deref().unwrap_or_default(),
     });
+    command.how.tell_in(&mut body);
     let answer = client.post(&["switchbacks"], &[], &body).await?;
     follow(context, &client, &command.how, &answer.body).await
 }
@@ -278,11 +291,11 @@ fn tell(kind: &str, mailboxes: &[Value]) {
         };
         let brought = brought.map_or_else(String::new, |_| {
             format!(
-                "{} added, {} flagged, {} removed, {} folders",
+                "{} added, {} flagged, {} removed, {}",
                 sum(&["added_to_primary", "added_to_standby"]),
                 sum(&["flags_on_primary", "flags_on_standby"]),
                 sum(&["removed_from_primary", "removed_from_standby"]),
-                sum(&["folders_changed"]),
+                output::count(sum(&["folders_changed"]), "folder", "folders"),
             )
         });
         table.row([

@@ -128,6 +128,11 @@ impl Database {
         understudy_database::pool(self.options.clone(), connections)
     }
 
+    /// The same for a role that answers people.
+    pub(crate) fn asking_pool(&self, connections: u32) -> PgPool {
+        understudy_database::asking_pool(self.options.clone(), connections)
+    }
+
     /// Where it is, for people; no secret.
     pub(crate) fn place(&self) -> String {
         match &self.private {

@@ -16,12 +16,18 @@ export function Attention({ status }: { status: Status }) {
   const held = status.mailboxes.by_state["held"] ?? 0;
   const silent = !status.link.connected;
   const servers = status.servers.filter((server) => server.trouble);
-  if (!faulted && !held && !silent && servers.length === 0 && status.set_aside === 0) return null;
+  const down = status.servers.filter((server) => server.health?.verdict === "down");
+  if (!faulted && !held && !silent && servers.length === 0 && down.length === 0 && status.set_aside === 0) return null;
   return (
     <Card title="Needs a person">
       <ul className="lines">
         {silent && <Item><ReasonAndRemedy reason="No source gateway is connected: nothing that changes on the primaries arrives"
           remedy="check that `understudy source` (or `understudy up`) runs beside the primary and reaches this site" /></Item>}
+        {down.map((server) => server.health && (
+          <Item key={`down ${server.name}`}>
+            <Link to={serverPath(server.name)}>{server.name}</Link> is down: <ReasonAndRemedy reason={server.health.reason ?? ""} remedy={server.role === "primary" ? "bring it back, or move its users: Switchover, Emergency" : "bring it back: nobody can be moved there"} />
+          </Item>
+        ))}
         {servers.map((server) => server.trouble && (
           <Item key={server.name}>
             <Link to={serverPath(server.name)}>{server.name}</Link>{server.trouble.mailboxes > 0 && ` (${mailboxes(server.trouble.mailboxes)})`}: <ReasonAndRemedy reason={server.trouble.reason.replace(`${server.name}: `, "")} remedy={server.trouble.remedy} />

@@ -13,6 +13,7 @@ import { ReasonAndRemedy } from "../../parts/Say";
 import { Shell } from "../../parts/Shell";
 import { mailboxes } from "../../parts/words";
 import { Findings } from "./Findings";
+import { Health } from "./Health";
 import { ServerMark } from "./Servers";
 
 const LOGINS = { master: "one master user for all mailboxes", authzid: "SASL PLAIN with an authorisation identity", each: "each user's own password" };
@@ -53,6 +54,7 @@ function Known({ server }: { server: Server }) {
         </Card>
         <Check server={server} />
       </div>
+      <Health name={server.name} />
       <Card title={server.last_checked_at ? "What the last check found" : "Not checked yet"} actions={server.last_checked_at && <span className="quiet small"><Ago time={server.last_checked_at} /></span>}>
         {server.last_check ? <Findings check={server.last_check} /> : <p className="quiet">A check logs in and says what each capability means for mirroring.</p>}
       </Card>

@@ -9,12 +9,15 @@ import { serverPath } from "../../parts/paths";
 import { Problem } from "../../parts/Problem";
 import { ReasonAndRemedy } from "../../parts/Say";
 import { Mark } from "../../parts/State";
-import { mailboxes } from "../../parts/words";
+import { mailboxes, whole } from "../../parts/words";
+import { VerdictMark } from "./Health";
 
 /** A server in one word, worst first. */
 export function ServerMark({ server }: { server: Server }) {
   const failed = server.last_check?.findings.some((finding) => finding.level === "failed");
+  if (server.health?.verdict === "down") return <Mark tone="bad" icon="✕">down</Mark>;
   if (server.trouble || failed) return <Mark tone="bad" icon="✕">trouble</Mark>;
+  if (server.health?.verdict === "suspect") return <Mark tone="wait" icon="!">suspect</Mark>;
   if (!server.last_checked_at) return <Mark tone="still" icon="○">not checked</Mark>;
   if (server.last_check?.findings.some((finding) => finding.level === "warning")) return <Mark tone="wait" icon="!">warnings</Mark>;
   return <Mark tone="good" icon="✓">checked</Mark>;
@@ -48,6 +51,7 @@ function Group({ role, servers }: { role: Server["role"]; servers: Server[] }) {
             <div className="row between"><h3><Link to={serverPath(server.name)}>{server.name}</Link></h3><ServerMark server={server} /></div>
             <p className="small break"><code>{server.imap}</code></p>
             <p className="quiet small"><Link to={`/mailboxes?server=${encodeURIComponent(server.name)}`}>{mailboxes(server.mailboxes)}</Link>; checked <Ago time={server.last_checked_at} /></p>
+            {server.health && <p className="small row"><VerdictMark verdict={server.health.verdict} /><span className="quiet">{whole(server.health.reason ?? "")}</span></p>}
             {server.trouble && <p className="small"><ReasonAndRemedy reason={server.trouble.reason} remedy={server.trouble.remedy} /></p>}
           </article>
         ))}

@@ -53,7 +53,8 @@ fn tell(held: &Held) {
         output::line(format!("{} is not held; nothing waits for a decision.", held.address));
         return;
     }
-    output::line(format!("{}: a release would remove {} messages from the standby", held.address, held.messages));
+    let messages = output::count(held.messages, "message", "messages");
+    output::line(format!("{}: a release would remove {messages} from the standby", held.address));
     if let Some(detail) = &held.detail {
         output::line(format!("  why: {}", detail.reason));
         output::line(format!("  do:  {}", detail.remedy));
@@ -65,7 +66,8 @@ fn tell(held: &Held) {
             (Some(first), _) => format!(", removed by transaction {first}"),
             _ => String::new(),
         };
-        output::line(format!("{}: {} messages{and_folder}{by}", folder.folder, folder.messages));
+        let messages = output::count(folder.messages, "message", "messages");
+        output::line(format!("{}: {messages}{and_folder}{by}", folder.folder));
         if let (Some(oldest), Some(newest)) = (&folder.oldest, &folder.newest) {
             output::line(format!("  from {oldest} to {newest}"));
         }

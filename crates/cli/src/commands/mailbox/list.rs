@@ -217,9 +217,9 @@ pub(super) async fn show(context: &Context, client: &Client, one: &One) -> Resul
     fact(
         "Progress",
         format!(
-            "{} of {} messages, {} of {}",
+            "{} of {}, {} of {}",
             progress.messages_done,
-            progress.messages_total,
+            output::count(progress.messages_total, "message", "messages"),
             output::bytes(progress.bytes_done),
             output::bytes(progress.bytes_total)
         )
@@ -239,17 +239,16 @@ pub(super) async fn show(context: &Context, client: &Client, one: &One) -> Resul
         fact("Other UIDs in", Cell::toned(format!("{}: {}", lost.folder, lost.reason), Tone::Bad));
     }
     if mailbox.set_aside > 0 {
-        let text = format!(
-            "{}, refused or altered by the standby",
-            output::count(usize::try_from(mailbox.set_aside).unwrap_or(usize::MAX), "message", "messages")
-        );
+        let text =
+            format!("{}, refused or altered by the standby", output::count(mailbox.set_aside, "message", "messages"));
         fact("Set aside", Cell::toned(text, Tone::Bad));
     }
     fact("Last change", output::ago(mailbox.last_transaction_at, now).into());
     fact("Last look", output::ago(mailbox.swept_at, now).into());
     fact("Verified", output::ago(mailbox.last_verified_at, now).into());
     if let Some(differences) = mailbox.differences.filter(|differences| *differences > 0) {
-        let text = format!("{differences} differences when last compared: `understudy mailbox verify`");
+        let differences = output::count(differences, "difference", "differences");
+        let text = format!("{differences} when last compared: `understudy mailbox verify`");
         fact("Differences", Cell::toned(text, Tone::Bad));
     }
     if let Some(unproven) = &mailbox.unproven {

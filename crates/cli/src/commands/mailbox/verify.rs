@@ -88,15 +88,17 @@ fn tell(compared: &Compared) {
         output::line("No mailbox is protected; there is nothing to compare.");
     }
     for mailbox in &compared.mailboxes {
-        let size = format!("{} messages in {} folders", mailbox.messages, mailbox.folders);
+        let messages = |number| output::count(number, "message", "messages");
+        let folders = output::count(mailbox.folders, "folder", "folders");
+        let size = format!("{} in {folders}", messages(mailbox.messages));
         let count = mailbox.differences.len() as u64 + mailbox.more;
         let verdict = match (&mailbox.detail, mailbox.equal) {
             (_, true) if mailbox.kept > 0 => {
-                Cell::toned(format!("equal but for {} messages kept on the standby, {size}", mailbox.kept), Tone::Good)
+                Cell::toned(format!("equal but for {} kept on the standby, {size}", messages(mailbox.kept)), Tone::Good)
             }
             (_, true) => Cell::toned(format!("equal, {size}"), Tone::Good),
             (Some(detail), false) if count == 0 => Cell::toned(format!("not compared: {}", detail.reason), Tone::Bad),
-            _ => Cell::toned(format!("{count} differences, {size}"), Tone::Bad),
+            _ => Cell::toned(format!("{}, {size}", output::count(count, "difference", "differences")), Tone::Bad),
         };
         let mut head = Table::default();
         head.row([format!("{}:", mailbox.address).into(), verdict]);

@@ -84,7 +84,7 @@ pub(super) async fn run(context: &Context, client: &Client, name: &str, hours: u
     Ok(Exit::Done)
 }
 
-fn tone(word: &str) -> Tone {
+pub(super) fn tone(word: &str) -> Tone {
     match word {
         "up" => Tone::Good,
         "down" => Tone::Bad,
