@@ -134,9 +134,14 @@ impl PlaceRow {
 pub async fn places(db: impl PgExecutor<'_>, tenant: TenantId, digests: &[Digest]) -> Result<HashMap<Digest, Place>> {
     let rows = sqlx::query_as!(
         PlaceRow,
-        // Joined rather than `= any`: on a table that nobody has analysed yet, that one reads all of it.
-        r#"select c.tenant_id, c.digest, c.size, c.pack, c.pack_offset, c.key_id, c.form, c.stored as "stored!"
-         from unnest($2::bytea[]) as wanted (digest) join content c on c.tenant_id = $1 and c.digest = wanted.digest
+        // Neither `= any` nor a plain join: planned while the table is empty and kept, either reads all of the tenant's contents for
+        // each digest (1,000 of 5,000: 408 ms against 1.5 ms). `offset 0` keeps the search by key where it is.
+        r#"select c.tenant_id as "tenant_id!", c.digest as "digest!", c.size as "size!", c.pack as "pack!",
+                  c.pack_offset as "pack_offset!", c.key_id, c.form as "form!", c.stored as "stored!"
+         from unnest($2::bytea[]) as wanted (digest)
+         cross join lateral (
+             select * from content where tenant_id = $1 and digest = wanted.digest offset 0
+         ) c
          where c.damaged_at is null"#,
         tenant.0,
         &raw(digests),

@@ -37,7 +37,10 @@ pub async fn name(db: impl PgExecutor<'_>, tenant: TenantId, named: &[(Digest, D
         "insert into content_part (tenant_id, digest, part)
          select distinct c.tenant_id, c.digest, n.part
          from unnest($2::bytea[], $3::bytea[]) as n (digest, part)
-         join content c on c.tenant_id = $1 and c.digest = n.digest and c.form = 'skeleton'
+         cross join lateral (
+             select * from content where tenant_id = $1 and digest = n.digest offset 0
+         ) c
+         where c.form = 'skeleton'
          on conflict do nothing",
         tenant.0,
         &messages,
