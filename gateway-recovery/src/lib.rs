@@ -29,7 +29,7 @@ mod strays;
 mod switch;
 mod verify;
 
-use std::{fmt::Display, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use secrecy::SecretString;
@@ -133,9 +133,4 @@ pub async fn run(config: RecoveryConfig, shutdown: CancellationToken) -> anyhow:
     shutdown.cancel();
     tasks.wait().await;
     Ok(())
-}
-
-/// `1 mailbox`, `3 mailboxes`
-pub(crate) fn counted<N: Display + PartialEq + From<u8>>(number: N, one: &str, many: &str) -> String {
-    if number == N::from(1) { format!("1 {one}") } else { format!("{number} {many}") }
 }

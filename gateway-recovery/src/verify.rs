@@ -17,6 +17,7 @@ use understudy_imap_session::{Address, Error, FolderName, Login, Session};
 use understudy_protocol::{
     Change, FolderPath, Uid, UidSet, UidValidity,
     messages::{Asked, FolderRange, InventoryFrame, InventoryMessage, Trouble, Unreadable},
+    words::counted,
 };
 use understudy_replication::{inventory, trouble::explain};
 
@@ -429,7 +430,7 @@ impl<'a> Verifier<'a> {
             if opened.exists == 0 && is_level {
                 continue;
             }
-            let detail = format!("with {}, on the standby only", crate::counted(opened.exists, "message", "messages"));
+            let detail = format!("with {}, on the standby only", counted(opened.exists, "message", "messages"));
             self.found.add(&path, None, None, "folder_extra", detail);
             self.found.repair(Repair::DeleteFolder { path });
         }

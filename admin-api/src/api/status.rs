@@ -9,6 +9,7 @@ use understudy_database::{
     canary, content, part, proof, run, server,
     status::{self, Lagging},
 };
+use understudy_protocol::words::counted;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -262,7 +263,7 @@ fn sentence(
         return format!("{} unproven for a minute or more; it stopped at: {}.", of(silent, total), places.join(", "));
     }
     if lag.seconds >= NOTABLE_LAG_SECONDS && count(MailboxState::Seeding) == 0 {
-        let waiting = plural(lag.transactions, "transaction waits", "transactions wait");
+        let waiting = counted(lag.transactions, "transaction waits", "transactions wait");
         return format!("The standby is behind: {waiting}, the oldest for {}.", duration(lag.seconds));
     }
     let seeding = count(MailboxState::Seeding);
@@ -270,7 +271,7 @@ fn sentence(
         return format!("{} being copied for the first time.", of(seeding, total));
     }
     if set_aside > 0 {
-        let messages = plural(set_aside, "message is", "messages are");
+        let messages = counted(set_aside, "message is", "messages are");
         return format!("Everything is mirrored, but {messages} not on the standby as they are; each has its reason.");
     }
     let paused = count(MailboxState::Paused);
@@ -284,11 +285,7 @@ fn sentence(
 }
 
 fn of(some: i64, total: i64) -> String {
-    format!("{some} of {} {}", plural(total, "mailbox", "mailboxes"), if some == 1 { "is" } else { "are" })
-}
-
-fn plural(count: i64, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
+    format!("{some} of {} {}", counted(total, "mailbox", "mailboxes"), if some == 1 { "is" } else { "are" })
 }
 
 fn duration(seconds: f64) -> String {

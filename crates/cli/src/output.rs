@@ -2,12 +2,12 @@
 //!
 //! Keeps true: colours only on a terminal and not under `NO_COLOR`; a closed pipe ends the program quietly.
 
-use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+pub(crate) use understudy_protocol::words::counted as count;
 
 /// How a cell is meant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -194,11 +194,6 @@ pub(crate) fn moment(time: Option<DateTime<Utc>>) -> String {
     time.map_or_else(|| "-".to_owned(), |time| time.format("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
-/// `1 mailbox`, `3 mailboxes`
-pub(crate) fn count<N: Display + PartialEq + From<u8>>(number: N, one: &str, many: &str) -> String {
-    if number == N::from(1) { format!("1 {one}") } else { format!("{number} {many}") }
-}
-
 /// Asks a question that is answered with yes or no; nothing but yes is yes.
 pub(crate) fn ask(question: &str) -> bool {
     eprint!("{question} [y/N] ");
@@ -231,7 +226,5 @@ mod tests {
         assert_eq!(seconds(0.44), "0.4 s");
         assert_eq!(seconds(90.0), "90 s");
         assert_eq!(seconds(600.0), "10 min");
-        assert_eq!(count(1, "mailbox", "mailboxes"), "1 mailbox");
-        assert_eq!(count(0, "mailbox", "mailboxes"), "0 mailboxes");
     }
 }

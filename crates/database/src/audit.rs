@@ -8,7 +8,7 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor};
-use understudy_protocol::TenantId;
+use understudy_protocol::{TenantId, words::counted};
 
 use crate::Result;
 
@@ -215,7 +215,7 @@ pub async fn verify(db: &mut PgConnection, known: &[Head]) -> Result<Verdict> {
             let next = verdict.head.as_ref().map_or(1, |head| head.position + 1);
             let hash = bytes(entry.hash.as_deref().unwrap_or_default());
             if position != next {
-                let reason = format!("{} missing before it", count(position - next, "entry is", "entries are"));
+                let reason = format!("{} missing before it", counted(position - next, "entry is", "entries are"));
                 problems.push(Broken { position, reason });
             } else if hash != hash_of(position, verdict.head.as_ref(), &entry) {
                 let reason = "it is not what was sealed: changed, or put in another place".to_owned();
@@ -234,7 +234,7 @@ pub async fn verify(db: &mut PgConnection, known: &[Head]) -> Result<Verdict> {
     if let Some(last) = expected.last() {
         let position = verdict.head.as_ref().map_or(0, |head| head.position);
         let lost = last.position - position;
-        let reason = format!("{} missing after it", count(lost, "entry is", "entries are"));
+        let reason = format!("{} missing after it", counted(lost, "entry is", "entries are"));
         problems.push(Broken { position, reason });
     }
     problems.truncate(NAMED);
@@ -242,10 +242,6 @@ pub async fn verify(db: &mut PgConnection, known: &[Head]) -> Result<Verdict> {
     let unsealed = sqlx::query_scalar!(r#"select count(*) as "unsealed!" from audit where position is null"#);
     verdict.unsealed = unsealed.fetch_one(db).await?;
     Ok(verdict)
-}
-
-fn count(number: i64, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 fn bytes(hash: &[u8]) -> [u8; 32] {

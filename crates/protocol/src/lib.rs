@@ -14,6 +14,7 @@ pub mod position;
 pub mod server;
 pub mod transaction;
 pub mod uid_set;
+pub mod words;
 
 pub use change::{AddedMessage, Change, ContentRef};
 pub use ids::{Digest, Direction, Epoch, FolderId, MailboxId, ModSeq, Seq, Side, TenantId, Uid, UidValidity};

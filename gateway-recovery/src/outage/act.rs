@@ -10,11 +10,13 @@ use understudy_health::{
     decide::{Decision, Fence, Restart, Situation, decide},
     verdict::{Judgement, RECOVERY, Verdict, Vote},
 };
-use understudy_protocol::policy::{Automatic, Switchback};
+use understudy_protocol::{
+    policy::{Automatic, Switchback},
+    words::counted,
+};
 use uuid::Uuid;
 
 use super::{Watch, rules};
-use crate::counted;
 
 /// A standby that was not found to answer within this is not there.
 const STANDBY_FRESH: Duration = Duration::from_secs(10);

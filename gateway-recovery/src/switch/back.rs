@@ -12,7 +12,9 @@ use understudy_database::{
     mirror::{self, Effects, MirrorFolder},
     switch::{self, Subject, Switch},
 };
-use understudy_protocol::{FolderId, FolderPosition, ModSeq, Side, Uid, UidValidity, messages::Trouble};
+use understudy_protocol::{
+    FolderId, FolderPosition, ModSeq, Side, Uid, UidValidity, messages::Trouble, words::counted,
+};
 
 use super::{
     Order,
@@ -25,7 +27,7 @@ use super::{
     sides::Sides,
     steps::{Steps, Stop, fault},
 };
-use crate::{counted, runs::Runner};
+use crate::runs::Runner;
 
 /// A pass that did no more than this, in no more time, is nearly empty.
 const FEW: u64 = 5;

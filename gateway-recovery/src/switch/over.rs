@@ -13,7 +13,9 @@ use understudy_database::{
     switch::{self, Subject, Switch},
 };
 use understudy_imap_session::{Error, FolderName};
-use understudy_protocol::{Change, Digest, FolderId, FolderPath, MailboxId, Seq, Uid, UidSet, messages::Trouble};
+use understudy_protocol::{
+    Change, Digest, FolderId, FolderPath, MailboxId, Seq, Uid, UidSet, messages::Trouble, words::counted,
+};
 use understudy_replication::{inventory::Digests, trouble::explain};
 
 use super::{
@@ -22,7 +24,7 @@ use super::{
     headroom,
     steps::{Steps, Stop, fault},
 };
-use crate::{compare::Comparison, counted, runs::Runner, standby::Standby, verify::verify};
+use crate::{compare::Comparison, runs::Runner, standby::Standby, verify::verify};
 
 /// A pass that takes no longer is nearly empty.
 const QUICK: Duration = Duration::from_millis(400);
