@@ -3,9 +3,9 @@
 use std::io;
 
 use bytes::Bytes;
-use futures_util::Stream;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use understudy_database::{journal, mirror};
 use understudy_protocol::{
     MailboxId, Uid, codec,
@@ -18,18 +18,15 @@ const MESSAGES: i64 = 2000;
 const FRAMES_AHEAD: usize = 4;
 
 /// What can be said.
-pub(crate) enum Answer<S> {
-    Frames(S),
+pub(crate) enum Answer {
+    Frames(ReceiverStream<io::Result<Bytes>>),
     /// The mirror does not stand at the last received transaction yet.
     NotYet,
     Unknown,
 }
 
 /// Everything known of a mailbox, as of its last received transaction.
-pub(crate) async fn known(
-    pool: &PgPool,
-    mailbox: MailboxId,
-) -> anyhow::Result<Answer<impl Stream<Item = io::Result<Bytes>> + Send + 'static>> {
+pub(crate) async fn known(pool: &PgPool, mailbox: MailboxId) -> anyhow::Result<Answer> {
     let Some(numbers) = journal::numbers(pool, mailbox).await? else { return Ok(Answer::Unknown) };
     if numbers.applied != numbers.received {
         return Ok(Answer::NotYet);
@@ -47,10 +44,7 @@ pub(crate) async fn known(
             let _ = sender.send(Err(io::Error::other(error))).await;
         }
     });
-    let frames = futures_util::stream::unfold(receiver, |mut receiver: mpsc::Receiver<io::Result<Bytes>>| async move {
-        receiver.recv().await.map(|frame| (frame, receiver))
-    });
-    Ok(Answer::Frames(frames))
+    Ok(Answer::Frames(ReceiverStream::new(receiver)))
 }
 
 async fn send(

@@ -3,10 +3,13 @@
 //! In: where it was captured, and its digest. Out: its octets on the link, and whether they went.
 //! Keeps true: nothing about the mailbox or its journal changes; another message under the same number is not sent.
 
-use std::{fs::File, io, sync::Arc};
+use std::io::{self, SeekFrom};
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::{
+    fs::File,
+    io::{AsyncReadExt, AsyncSeekExt},
+};
+use tokio_util::io::ReaderStream;
 use understudy_database::source::Spooled;
 use understudy_imap_session::{Address, Error, Login, Session};
 use understudy_protocol::{
@@ -14,7 +17,7 @@ use understudy_protocol::{
     messages::{Assignment, Reported, Trouble},
     server::Server,
 };
-use understudy_replication::{pack, trouble::explain};
+use understudy_replication::trouble::explain;
 use uuid::Uuid;
 
 use crate::{
@@ -24,8 +27,6 @@ use crate::{
 
 /// Read and sent at once, in bytes.
 const PIECE_BYTES: usize = 256 << 10;
-/// Pieces read ahead of the link.
-const PIECES_AHEAD: usize = 4;
 
 /// What is asked for.
 pub(crate) struct Wanted {
@@ -53,7 +54,7 @@ pub(crate) async fn send(
         });
     };
     let sent = async {
-        let body = body(spool, &spooled, offset, wanted.content.size)?;
+        let body = body(spool, &spooled, offset, wanted.content.size).await?;
         link.content(id, body).await
     };
     let sent = sent.await;
@@ -97,44 +98,19 @@ async fn fetch(
     }
 }
 
-/// The octets as the body of a request.
-fn body(spool: &Spool, spooled: &Spooled, offset: u64, size: u64) -> io::Result<Body> {
-    let name = match spooled {
-        Spooled::Nothing => return Ok(Body::default()),
+/// The octets as the body of a request. A file that is too short makes a body that is, and that is refused.
+async fn body(spool: &Spool, spooled: &Spooled, offset: u64, size: u64) -> io::Result<Body> {
+    match spooled {
+        Spooled::Nothing => Ok(Body::default()),
         Spooled::Inline(bytes) => {
             let piece = usize::try_from(offset).ok().zip(usize::try_from(offset.saturating_add(size)).ok());
             let piece = piece.and_then(|(start, end)| bytes.get(start..end));
-            return Ok(piece.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?.to_vec().into());
+            Ok(piece.ok_or(io::ErrorKind::UnexpectedEof)?.to_vec().into())
         }
-        Spooled::File(name) => name,
-    };
-    let file = Arc::new(File::open(spool.path(name))?);
-    let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(PIECES_AHEAD);
-    tokio::task::spawn_blocking(move || {
-        let mut done = 0;
-        while done < size {
-            let room = usize::try_from(size - done).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
-            let mut piece = vec![0; room];
-            let read = match pack::read_at(&file, offset + done, &mut piece) {
-                Ok(0) => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
-                read => read,
-            };
-            let read = match read {
-                Ok(read) => read,
-                Err(error) => {
-                    // Breaks the request off: half a message must not look like a whole one.
-                    let _ = sender.blocking_send(Err(error));
-                    return;
-                }
-            };
-            piece.truncate(read);
-            done += read as u64;
-            if sender.blocking_send(Ok(piece.into())).is_err() {
-                return;
-            }
+        Spooled::File(name) => {
+            let mut file = File::open(spool.path(name)).await?;
+            file.seek(SeekFrom::Start(offset)).await?;
+            Ok(Body::wrap_stream(ReaderStream::with_capacity(file.take(size), PIECE_BYTES)))
         }
-    });
-    Ok(Body::wrap_stream(futures_util::stream::unfold(receiver, |mut receiver| async move {
-        receiver.recv().await.map(|piece| (piece, receiver))
-    })))
+    }
 }

@@ -5,6 +5,7 @@ use std::io;
 use bytes::Bytes;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use understudy_database::source;
 use understudy_imap_session::{Address, Error, Login, Session};
 use understudy_protocol::{
@@ -42,9 +43,7 @@ pub(crate) async fn inventory(
     })?;
     let wanted = &wanted;
     let (sender, receiver) = mpsc::channel(FRAMES_AHEAD);
-    let stream = futures_util::stream::unfold(receiver, |mut receiver: mpsc::Receiver<io::Result<Bytes>>| async move {
-        receiver.recv().await.map(|piece| (piece, receiver))
-    });
+    let stream = ReceiverStream::new(receiver);
     let listing = async {
         let listed = list(assignment, server, wanted, Sender(sender.clone())).await;
         if listed.is_err() {

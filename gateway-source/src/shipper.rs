@@ -15,9 +15,9 @@ use std::{
 
 use anyhow::Context;
 use bytes::Bytes;
-use futures_util::Stream;
 use sqlx::PgPool;
 use tokio::sync::{Notify, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use understudy_database::{
     part,
@@ -339,20 +339,14 @@ fn body(waiting: Vec<Waiting>, spool: &Spool, hands_over: bool) -> Result<Body, 
             }
         }
     });
-    Ok(Body::wrap_stream(pieces(receiver)))
+    Ok(Body::wrap_stream(ReceiverStream::new(receiver)))
 }
 
 fn into_body(contents: Contents) -> Body {
     match contents {
         Contents::Whole(bytes) => bytes.into(),
-        Contents::Pieces(receiver) => Body::wrap_stream(pieces(receiver)),
+        Contents::Pieces(receiver) => Body::wrap_stream(ReceiverStream::new(receiver)),
     }
-}
-
-fn pieces(receiver: mpsc::Receiver<io::Result<Bytes>>) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    futures_util::stream::unfold(receiver, |mut receiver| async move {
-        receiver.recv().await.map(|piece| (piece, receiver))
-    })
 }
 
 /// A transaction whose contents are at hand, or handed over in their file.

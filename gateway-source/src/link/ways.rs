@@ -475,6 +475,7 @@ impl Ways {
         };
         self.while_it_speaks(open, renewing).await
     }
+
     /// Does something beside a connection; gives up when that needs care. Where there is but one way, pings are rare, and silence means
     /// nothing.
     async fn while_it_speaks<T>(&self, open: &Connection, work: impl Future<Output = T>) -> Option<T> {
