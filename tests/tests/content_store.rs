@@ -213,15 +213,8 @@ async fn a_full_disk_is_a_state_with_a_remedy_that_passes() -> Result<()> {
     for (folder, kind) in [("content", "content store has no room"), ("spool", "has no room")] {
         let dir = tempfile::tempdir()?;
         let Some(small) = Small::at(&dir.path().join("data").join(folder), 1)? else { return Ok(()) };
-        let primary = Dovecot::start(scenario::primary(&["ann", "bob"]))?;
-        let standby = Dovecot::start(scenario::standby(&["ann", "bob"]))?;
-        let servers = [("primary", &primary), ("standby", &standby)];
-        let stack = Stack::up_in(dir.path(), "127.0.0.1:0", &servers, "").await?;
-        let scenario = Scenario { primary, standby, stack };
+        let scenario = settled_in(dir.path()).await?;
         let (mut ann, mut mail) = (scenario.log_in("ann").await?, Mail::from_seed(93));
-        ann.append("INBOX", &[], None, &mail.plain(10_000)).await?;
-        scenario.protect(&["ann", "bob"]).await?;
-        scenario.settle_and_compare(&["ann", "bob"]).await?;
 
         ann.append("INBOX", &[], None, &mail.plain(3_000_000)).await?;
         let shown = scenario.until("ann", "is faulted", |shown| shown["state"] == "faulted").await?;
@@ -243,21 +236,27 @@ async fn a_full_disk_is_a_state_with_a_remedy_that_passes() -> Result<()> {
     Ok(())
 }
 
+/// Ann and bob protected, with everything in this folder, and a message at both sides.
+async fn settled_in(dir: &Path) -> Result<Scenario> {
+    let primary = Dovecot::start(scenario::primary(&["ann", "bob"]))?;
+    let standby = Dovecot::start(scenario::standby(&["ann", "bob"]))?;
+    let servers = [("primary", &primary), ("standby", &standby)];
+    let stack = Stack::up_in(dir, "127.0.0.1:0", &servers, "").await?;
+    let scenario = Scenario { primary, standby, stack };
+    scenario.log_in("ann").await?.append("INBOX", &[], None, &Mail::from_seed(92).plain(10_000)).await?;
+    scenario.protect(&["ann", "bob"]).await?;
+    scenario.settle_and_compare(&["ann", "bob"]).await?;
+    Ok(scenario)
+}
+
 /// Both databases of an installation in one process: nothing that is acknowledged is lost, whatever PostgreSQL does without room, and it
 /// goes on by itself.
 #[tokio::test]
 async fn a_database_without_room_is_a_state_that_passes() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let Some(small) = Small::at(&dir.path().join("data/postgres"), 2_000)? else { return Ok(()) };
-    let primary = Dovecot::start(scenario::primary(&["ann", "bob"]))?;
-    let standby = Dovecot::start(scenario::standby(&["ann", "bob"]))?;
-    let servers = [("primary", &primary), ("standby", &standby)];
-    let stack = Stack::up_in(dir.path(), "127.0.0.1:0", &servers, "").await?;
-    let scenario = Scenario { primary, standby, stack };
+    let scenario = settled_in(dir.path()).await?;
     let (mut ann, mut mail) = (scenario.log_in("ann").await?, Mail::from_seed(94));
-    ann.append("INBOX", &[], None, &mail.plain(10_000)).await?;
-    scenario.protect(&["ann", "bob"]).await?;
-    scenario.settle_and_compare(&["ann", "bob"]).await?;
 
     small.resize(small.used()? + 1)?;
     // Small ones lie in the journal's rows.

@@ -28,6 +28,15 @@ async fn paired(ways: usize, extra: &str) -> Result<Scenario> {
     Ok(Scenario { primary, standby, stack })
 }
 
+/// Two sites that have been paired, and follow.
+async fn joined(ways: usize) -> Result<Scenario> {
+    let mut scenario = paired(ways, "").await?;
+    let token = scenario.stack.invite(&[]).await?.stdout;
+    scenario.stack.source_command(&["link", "join", &token]).await?.expect(0)?;
+    scenario.stack.start_paired_source()?;
+    Ok(scenario)
+}
+
 async fn used(scenario: &Scenario) -> Result<Option<String>> {
     let link = scenario.stack.json(&["link", "list"]).await?;
     let paths = link["paths"].as_array().cloned().unwrap_or_default();
@@ -104,10 +113,7 @@ async fn two_sites_are_paired_by_one_token_and_nobody_else_is_let_in() -> Result
 /// A way that falls silent is left within three seconds, and the best one is returned to.
 #[tokio::test]
 async fn the_next_way_is_taken_when_one_falls_silent_and_the_best_one_returned_to() -> Result<()> {
-    let mut scenario = paired(2, "").await?;
-    let token = scenario.stack.invite(&[]).await?.stdout;
-    scenario.stack.source_command(&["link", "join", &token]).await?.expect(0)?;
-    scenario.stack.start_paired_source()?;
+    let scenario = joined(2).await?;
     let (mut ann, mut mail) = (scenario.log_in("ann").await?, Mail::from_seed(402));
     fill(&mut ann, &mut mail, 20).await?;
     scenario.protect(&["ann"]).await?;
@@ -136,10 +142,7 @@ async fn the_next_way_is_taken_when_one_falls_silent_and_the_best_one_returned_t
 /// Ways that failed lately are taken like any other.
 #[tokio::test]
 async fn a_way_that_failed_lately_is_taken_when_the_other_one_fails() -> Result<()> {
-    let mut scenario = paired(2, "").await?;
-    let token = scenario.stack.invite(&[]).await?.stdout;
-    scenario.stack.source_command(&["link", "join", &token]).await?.expect(0)?;
-    scenario.stack.start_paired_source()?;
+    let scenario = joined(2).await?;
     let (mut ann, mut mail) = (scenario.log_in("ann").await?, Mail::from_seed(404));
     scenario.protect(&["ann"]).await?;
     scenario.settle_and_compare(&["ann"]).await?;
