@@ -47,7 +47,7 @@ async fn break_off(site: &Site, start: Vec<u8>) {
     });
     let body = streamed(stream::iter([Ok(start)]).chain(end));
     let cutting = async {
-        until("the content is being written", || site.pack_bytes().is_some_and(|bytes| bytes > before)).await;
+        until("the content is being written", async || site.pack_bytes().is_some_and(|bytes| bytes > before)).await;
         cut.send(()).unwrap();
     };
     let (answer, ()) = tokio::join!(site.try_post("ship", body), cutting);
@@ -89,7 +89,7 @@ async fn a_shipment_that_stalls_does_not_hold_up_the_end() {
     let body = streamed(stream::iter([Ok(whole.bytes[..LARGE].to_vec())]).chain(stream::pending()));
     let request = site.client.post(site.url("ship")).bearer_auth(SECRET).body(body);
     let stalled = tokio::spawn(request.send());
-    until("the content is being written", || site.pack_bytes().is_some_and(|bytes| bytes > 0)).await;
+    until("the content is being written", async || site.pack_bytes().is_some_and(|bytes| bytes > 0)).await;
     site.stop().await;
     let answer = within("the shipment to be given up", stalled).await.unwrap();
     assert!(!answer.is_ok_and(|answer| answer.status().is_success()), "what stalled is acknowledged");

@@ -4,7 +4,10 @@ use std::{collections::HashSet, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use understudy_content::{Packer, Piece, Recipe, Wrapping, copy, split};
-use understudy_database::part::{self, Acknowledged};
+use understudy_database::{
+    content,
+    part::{self, Acknowledged},
+};
 use understudy_protocol::{
     ContentRef, Digest, PartKey,
     messages::{Hello, LINK_VERSION, Lacks, Refusal, Shipment, Welcome},
@@ -276,4 +279,27 @@ async fn the_memory_of_acknowledged_parts_ends_with_the_promise_and_is_bounded()
     assert_eq!(part::forget_oldest(&site.pool, 2).await.unwrap(), 1);
     assert_eq!(ask(Some(hour)).await, Acknowledged { doubtful: HashSet::new(), ..believed });
     assert_eq!(part::forget_oldest(&site.pool, 0).await.unwrap(), 2);
+}
+
+/// A statement is planned once for each connection, and on a new installation while there is nothing to search.
+#[tokio::test]
+async fn contents_are_searched_by_key_whatever_was_there_when_the_search_was_planned() {
+    const THERE: i32 = 5000;
+    const WANTED: i32 = 1000;
+    let (site, _) = Site::with_mailbox().await;
+    let mut db = site.pool.begin().await.unwrap();
+    let digest = |number: i32| Digest::of(&number.to_be_bytes());
+    let wanted: Vec<Digest> = (0..WANTED).map(digest).collect();
+    assert!(content::places(&mut *db, TENANT, &wanted).await.unwrap().is_empty());
+
+    let digests: Vec<Vec<u8>> = (0..THERE).map(|number| digest(number).0.to_vec()).collect();
+    sqlx::query("insert into content_pack (pack) values ('a') on conflict do nothing").execute(&mut *db).await.unwrap();
+    let insert = "insert into content (tenant_id, digest, size, pack, pack_offset)
+                  select $1, digest, 10, 'a', 0 from unnest($2::bytea[]) as d (digest)";
+    sqlx::query(insert).bind(TENANT.0).bind(&digests).execute(&mut *db).await.unwrap();
+    let read = "select (seq_tup_read + idx_tup_fetch)::bigint from pg_stat_xact_user_tables where relname = 'content'";
+    let before: i64 = sqlx::query_scalar(read).fetch_one(&mut *db).await.unwrap();
+    assert_eq!(content::places(&mut *db, TENANT, &wanted).await.unwrap().len(), WANTED as usize);
+    let after: i64 = sqlx::query_scalar(read).fetch_one(&mut *db).await.unwrap();
+    assert_eq!(after - before, i64::from(WANTED), "rows read");
 }

@@ -386,9 +386,9 @@ pub(crate) fn within<F: Future>(what: &str, future: F) -> impl Future<Output = F
 }
 
 /// Looks until it is so.
-pub(crate) async fn until(what: &str, mut so: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
     let end = Instant::now() + DEADLINE;
-    while !so() {
+    while !so().await {
         assert!(Instant::now() < end, "waited {DEADLINE:?} until {what}");
         tokio::time::sleep(LOOK).await;
     }

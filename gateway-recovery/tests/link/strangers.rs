@@ -155,13 +155,9 @@ fn source(identity: &Identity) -> ClientConfig {
 /// Waits for the event that says whom the recovery site refused, and why.
 async fn assert_said(site: &Site, reason: &'static str) {
     let sql = "select count(*) from event where kind = 'link_refused' and detail ->> 'reason' = $1";
-    let saying = async {
-        // It is written after the other side heard.
-        while sqlx::query_scalar::<_, i64>(sql).bind(reason).fetch_one(&site.pool).await.unwrap() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    within(&format!("an event that says {reason:?}"), saying).await;
+    // It is written after the other side heard.
+    let said = async || sqlx::query_scalar::<_, i64>(sql).bind(reason).fetch_one(&site.pool).await.unwrap() > 0;
+    until(&format!("an event says {reason:?}"), said).await;
 }
 
 async fn assert_untouched(site: &Site, mailbox: MailboxId) {
@@ -189,7 +185,7 @@ async fn whoever_has_no_good_certificate_is_refused_before_anything_is_read() {
 
     // Only its time is wrong with it.
     let end = SystemTime::from(expired.life.until) + Duration::from_secs(1);
-    until("the certificate has expired", || SystemTime::now() > end).await;
+    until("the certificate has expired", async || SystemTime::now() > end).await;
     assert!(refused(&site, source(&expired), mailbox).await.contains("has expired"));
     assert!(refused(&site, source(&revoked), mailbox).await.contains("has revoked our certificate"));
     assert!(refused(&site, source(&unlisted), mailbox).await.contains("does not know our certificate"));
@@ -221,12 +217,7 @@ async fn whoever_has_no_good_certificate_is_refused_before_anything_is_read() {
     let mut heard = [0; 9];
     within("the recovery gateway to speak", stream.read_exact(&mut heard)).await.unwrap();
     assert_eq!(heard[3], SETTINGS);
-    let taken = async {
-        while site.received(mailbox).await.0 < 1 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    within("the shipment to be taken", taken).await;
+    until("the shipment is taken", async || site.received(mailbox).await.0 > 0).await;
 }
 
 #[tokio::test]
@@ -293,12 +284,8 @@ async fn who_is_revoked_amid_a_shipment_is_cut_off_and_nothing_of_it_counts() {
         start.extend(frame(DATA, 0, 1, piece));
     }
     stream.write_all(&start).await.unwrap();
-    let begun = async {
-        while site.number("select count(*) from link_peer where connected_at is not null").await == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    within("the connection to stand", begun).await;
+    let connected = "select count(*) from link_peer where connected_at is not null";
+    until("the connection stands", async || site.number(connected).await > 0).await;
     revoke(&site, peer).await;
     let (_, _) = say(&mut stream, b"").await;
     assert_eq!(site.received(mailbox).await.0, 0);
