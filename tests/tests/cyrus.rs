@@ -5,8 +5,10 @@ mod refused;
 mod walk;
 
 use anyhow::{Context as _, Result};
+use understudy_imap_session::{Address, FolderName, Login, Session};
 use understudy_tests::client::Client;
-use understudy_tests::cyrus;
+use understudy_tests::cyrus::{self, Cyrus};
+use understudy_tests::dovecot::PASSWORD;
 use understudy_tests::mail::Mail;
 use understudy_tests::scenario::{PRIMARY, STANDBY};
 
@@ -74,6 +76,23 @@ pub(crate) fn exact(name: &str) -> cyrus::Options {
 #[tokio::test]
 async fn cyrus_can_be_the_standby_of_a_dovecot() -> Result<()> {
     mirrors_everything(Pair::from_dovecot(exact(STANDBY)).await?).await
+}
+
+#[tokio::test]
+async fn a_folder_that_is_made_again_at_once_can_be_deleted_again() -> Result<()> {
+    let cyrus = Cyrus::start(exact(STANDBY).users(["ann"])).await?;
+    let at = Address::parse(&format!("imap+insecure://{}", cyrus.imap_address()), None)?;
+    let login = Login::Password { user: "ann".to_owned(), password: PASSWORD.to_owned().into() };
+    let mut session = Session::open(&at, &login).await?;
+    let name = FolderName::new("Again");
+    // Some of these fall into one second.
+    for _ in 0..4 {
+        session.create(&name, &[]).await?;
+        session.delete(&name).await?;
+        assert!(session.status(&name).await?.is_none());
+    }
+    session.logout().await;
+    Ok(())
 }
 
 #[tokio::test]

@@ -2,11 +2,16 @@
 //!
 //! Keeps true: each may run twice with the same result.
 
+use std::time::Duration;
+
 use understudy_protocol::FolderPath;
 
 use crate::{
     Error, FolderName, Result, Session, conversation::Outcome, line::Line, response::Status, sweep::canonical,
 };
+
+/// After it, a server's clock shows another second than before.
+const NEXT_SECOND: Duration = Duration::from_millis(1_050);
 
 impl Session {
     /// How this server would spell `path`: namespace prefix, separator, modified UTF-7.
@@ -68,7 +73,20 @@ impl Session {
     }
 
     /// Deletes a folder. One that is not there is fine.
+    ///
+    /// Cyrus (3.6, `delete_mode: delayed`) keeps what is deleted under a name that ends in the second, and refuses, without a
+    /// code, a name's second deletion within one: so a refusal without a code is asked about again in the next second.
     pub async fn delete(&mut self, name: &FolderName) -> Result<()> {
+        match self.delete_once(name).await {
+            Err(Error::Refused { code: None, .. }) => {
+                tokio::time::sleep(NEXT_SECOND).await;
+                self.delete_once(name).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn delete_once(&mut self, name: &FolderName) -> Result<()> {
         let outcome = self.verdict_unguarded(Line::new("DELETE").name(name), name).await?;
         if outcome.status == Status::No {
             return self.missing_or::<()>(outcome, "DELETE", name).await.map(drop);
