@@ -1,4 +1,4 @@
-// The browser's tests: Debian's Chromium against what `web_rig` started. `.ci/web` runs them.
+// The browser's tests: Debian's Chromium, or the one that CHROMIUM names, against what `web_rig` started. `.ci/web` runs them.
 import { defineConfig } from "@playwright/test";
 
 export default defineConfig({

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::NaiveDate;
+use chrono::{NaiveDate, Utc};
 use sqlx::PgConnection;
 use understudy_billing::{Correction, Currency, Invoice, Line, MailboxUsage, Month, Piece, Plan, Span, invoice};
 use understudy_database::billing::{self, Closed};
@@ -110,6 +110,11 @@ async fn usage(db: &mut PgConnection, tenant: TenantId, piece: Piece) -> Result<
         if let Some(mailbox) = usage.get_mut(&place) {
             mailbox.kept = days.into_iter().collect();
         }
+    }
+    // What goes on has been used until today, whatever days were asked for.
+    let today = Utc::now().date_naive();
+    for span in usage.values_mut().flat_map(|mailbox| &mut mailbox.spans) {
+        span.last.get_or_insert(today);
     }
     Ok(usage.into_values().collect())
 }

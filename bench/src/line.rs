@@ -40,12 +40,21 @@ const SAMPLE: Duration = Duration::from_millis(50);
 const DEADLINE: Duration = Duration::from_secs(300);
 const MB: f64 = 1_000_000.0;
 
+const CONGESTION_CONTROLS: [&str; 2] = ["bbr", "cubic"];
+
+/// Why no line can be laid on this machine, if none can: it takes root, and a kernel that has what it is made of.
+pub(crate) fn obstacle() -> Option<anyhow::Error> {
+    CONGESTION_CONTROLS.iter().find_map(|congestion_control| {
+        Packets::lay(Way { delay: THIN, bytes_a_second: RATE, lost: 0.0, congestion_control }).err()
+    })
+}
+
 pub(crate) fn measure(settings: &Settings, report: &mut Report) -> Result<()> {
     if !settings.measures(Peer::Understudy) {
         return Ok(());
     }
     report.add(thin(settings)?);
-    for congestion_control in ["bbr", "cubic"] {
+    for congestion_control in CONGESTION_CONTROLS {
         report.add(bad(settings, congestion_control)?);
     }
     Ok(())

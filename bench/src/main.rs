@@ -45,7 +45,7 @@ use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
 
 use crate::peer::Peer;
-use crate::report::Report;
+use crate::report::{Report, Section};
 use crate::settings::Settings;
 
 /// Measures Understudy beside mbsync, Dovecot's replicator and the limit of the servers.
@@ -118,9 +118,30 @@ impl Measurement {
         Self::Switch,
     ];
 
+    /// As the command line calls it.
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// Why this machine cannot measure it. Where everything is asked for, that is no reason to measure nothing of the rest.
+    fn obstacle(self, settings: &Settings) -> Option<anyhow::Error> {
+        match self {
+            Self::Line if settings.measures(Peer::Understudy) => line::obstacle(),
+            _ => None,
+        }
+    }
+
     fn run(self, settings: &Settings, report: &mut Report) -> Result<()> {
         match self {
-            Self::All => Self::EACH.iter().try_for_each(|each| each.run(settings, report)),
+            Self::All => Self::EACH.iter().try_for_each(|each| match each.obstacle(settings) {
+                Some(why) => {
+                    let mut section = Section::new(format!("{}: not measured", each.name()));
+                    section.note(format!("{why:#}"));
+                    report.add(section);
+                    Ok(())
+                }
+                None => each.run(settings, report),
+            }),
             Self::Seed => seed::measure(settings, report),
             Self::Follow => follow::measure(settings, report),
             Self::Live => live::measure(settings, report),

@@ -177,7 +177,8 @@ impl Namespace {
         let deadline = Instant::now() + READY;
         let path = format!("/proc/{}/ns/net", holder.id());
         let ours = std::fs::read_link("/proc/self/ns/net")?;
-        while std::fs::read_link(&path)? == ours {
+        // Of one that has ended there is nothing to read.
+        while !std::fs::read_link(&path).is_ok_and(|theirs| theirs != ours) {
             if holder.try_wait()?.is_some() || Instant::now() > deadline {
                 bail!("no network namespace can be made here (that takes root)");
             }

@@ -23,7 +23,7 @@ const SHORT: Duration = Duration::from_secs(2);
 /// … and at most so often.
 const SHORT_INPUTS: usize = 5_000;
 /// How long in a long run.
-const LONG: Duration = Duration::from_secs(90);
+const LONG: Duration = Duration::from_secs(180);
 /// Nothing that is read may take longer.
 const SLOWEST: Duration = Duration::from_secs(5);
 /// Longer inputs find nothing that shorter ones do not.

@@ -21,9 +21,8 @@ use tokio_util::sync::CancellationToken;
 use understudy_database::{
     canary,
     proof::{self, OnItsWay},
-    run,
 };
-use understudy_protocol::{MailboxId, Seq, TenantId, messages::Unproven};
+use understudy_protocol::{MailboxId, Seq, messages::Unproven};
 
 /// How often the mailboxes are looked after.
 const LOOK: Duration = Duration::from_secs(5);
@@ -81,18 +80,17 @@ struct Moved {
     applied_at: Instant,
 }
 
-/// The task that looks after every mailbox, and starts verifications when they are due.
+/// The task that looks after every mailbox.
 pub(crate) struct Watcher {
     pub(crate) pool: PgPool,
     pub(crate) alarm: Alarm,
-    pub(crate) verify_every: Option<Duration>,
     moved: HashMap<MailboxId, Moved>,
     started_at: Instant,
 }
 
 impl Watcher {
-    pub(crate) fn new(pool: PgPool, alarm: Alarm, verify_every: Option<Duration>) -> Self {
-        Self { pool, alarm, verify_every, moved: HashMap::new(), started_at: Instant::now() }
+    pub(crate) fn new(pool: PgPool, alarm: Alarm) -> Self {
+        Self { pool, alarm, moved: HashMap::new(), started_at: Instant::now() }
     }
 
     /// Runs until `shutdown`.
@@ -105,11 +103,7 @@ impl Watcher {
                 () = shutdown.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let looked = async {
-                self.look().await?;
-                self.verify_what_is_due().await
-            };
-            let outcome = looked.await;
+            let outcome = self.look().await;
             if let Err(error) = &outcome
                 && !failed
             {
@@ -191,26 +185,6 @@ impl Watcher {
         }
         stuck
     }
-
-    /// Begins the next verification that is due, one at a time.
-    async fn verify_what_is_due(&self) -> understudy_database::Result<()> {
-        let Some(every) = self.verify_every else { return Ok(()) };
-        let mut db = self.pool.begin().await?;
-        if let Some((tenant, mailbox, address)) = proof::take_due(&mut db, every.as_secs_f64()).await? {
-            let request = json!({ "addresses": [address], "mailbox_ids": [mailbox], "deep": false });
-            let new = run::NewRun {
-                kind: "verify",
-                mailbox: Some(mailbox),
-                request,
-                reason: "its turn",
-                requested_by: "schedule",
-                ..run::NewRun::default()
-            };
-            run::insert(&mut db, TenantId(tenant), &new).await?;
-        }
-        db.commit().await?;
-        Ok(())
-    }
 }
 
 fn place(said: &str) -> &'static str {
@@ -268,7 +242,7 @@ mod tests {
     #[tokio::test]
     async fn what_does_not_move_is_found_where_it_stands() {
         let pool = PgPool::connect_lazy("postgres://nowhere").unwrap();
-        let mut watcher = Watcher::new(pool, Alarm::default(), None);
+        let mut watcher = Watcher::new(pool, Alarm::default());
         let start = Instant::now();
         let mut places = |after: Duration, now: OnItsWay| -> Vec<&'static str> {
             watcher.stuck(&[now], start + after).into_iter().map(|(place, ..)| place).collect()

@@ -5,6 +5,7 @@
 //! only after its commands' tagged OK, together with the UID map it led to.
 //! Not here: deciding the steps (`replication::plan`), choosing mailboxes (`dispatcher`).
 
+mod again;
 mod continuity;
 mod folders;
 mod late;
@@ -16,7 +17,7 @@ mod repair;
 mod swap;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -44,7 +45,10 @@ use understudy_replication::{
     trouble::explain,
 };
 
-use self::continuity::Raise;
+use self::{
+    again::{StandbyReset, Stopped},
+    continuity::Raise,
+};
 use crate::{
     brake::{self, BrakeConfig, Parking},
     numbering::Patience,
@@ -53,11 +57,12 @@ use crate::{
     strays::{self, Strays},
 };
 
+pub(crate) use again::Resets;
 pub(crate) use late::LateOrders;
 pub(crate) use repair::{Outcome as RepairOutcome, Repairs};
 
 /// Messages that a standby refused are tried again after this, room or no room.
-pub(crate) const REFUSED_PAUSE: Duration = Duration::from_secs(600);
+const REFUSED_PAUSE: Duration = Duration::from_secs(600);
 /// A folder rebuilt by itself is not rebuilt by itself again for this long, so that nothing goes round in circles.
 pub(crate) const REBUILD_PAUSE: Duration = Duration::from_secs(3600);
 /// Refused messages tried again at once, …
@@ -87,6 +92,7 @@ pub(crate) struct Applier {
     pub(crate) brake: BrakeConfig,
     pub(crate) repairs: Arc<Repairs>,
     pub(crate) late: Arc<LateOrders>,
+    pub(crate) resets: Arc<Resets>,
     /// When messages that a standby refused were tried last.
     pub(crate) retried: Mutex<HashMap<MailboxId, Retried>>,
 }
@@ -114,6 +120,12 @@ impl Applier {
         Some(All(asked))
     }
 
+    /// Have a mailbox's refused messages rested long enough?
+    pub(crate) fn has_rested(&self, mailbox: MailboxId) -> bool {
+        let retried = self.retried.lock().unwrap_or_else(PoisonError::into_inner);
+        retried.get(&mailbox).is_none_or(|known| known.at.elapsed() >= REFUSED_PAUSE)
+    }
+
     /// Behind which refused message the next round begins.
     fn refused_after(&self, mailbox: MailboxId) -> (FolderId, Uid) {
         let retried = self.retried.lock().unwrap_or_else(PoisonError::into_inner);
@@ -136,12 +148,23 @@ impl Applier {
                 return Ended::Failed;
             }
         };
-        match self.apply_all(&target, shutdown).await {
-            Ok(()) => Ended::Idle,
-            Err(error) => {
-                self.report(&target, &error).await;
-                Ended::Failed
+        let mut reset: BTreeSet<FolderId> = BTreeSet::new();
+        loop {
+            let Err(error) = self.apply_all(&target, shutdown).await else { return Ended::Idle };
+            if error.is::<Stopped>() {
+                return Ended::Idle;
             }
+            // A folder that is another one than was filled: it is applied again, and then what waited for it.
+            if let Some(folder) = error.downcast_ref::<StandbyReset>().and_then(StandbyReset::folder)
+                && reset.insert(folder)
+                && self.resets.may(&target, folder)
+                && !shutdown.is_cancelled()
+            {
+                self.resets.note(mailbox, folder);
+                continue;
+            }
+            self.report(&target, &error).await;
+            return Ended::Failed;
         }
     }
 
@@ -161,29 +184,15 @@ impl Applier {
             raises: BTreeMap::new(),
             expunged: false,
             seq: Seq(0),
+            keeps_all: false,
             parking: Parking::default(),
             parked: parked::any(&self.pool, mailbox).await?,
         };
-        work.finish_swaps().await?;
-        work.recover().await?;
-        // The log-in worked, so whatever stood in the way does not any more.
-        self.clear_trouble(mailbox).await?;
-        while let Some((transaction, stopped)) = journal::next_received(&self.pool, mailbox).await? {
-            if shutdown.is_cancelled() || stopped {
-                return Ok(());
-            }
-            work.release().await?;
-            work.apply(&transaction).await?;
+        match work.turn(shutdown).await {
+            Ok(true) => self.standbys.keep(mailbox, work.standby),
+            Ok(false) => {}
+            Err(error) => return Err(work.explain_reset(error).await),
         }
-        work.release().await?;
-        work.repair_ordered().await?;
-        work.late_ordered().await;
-        let due = self.retry_is_due(target);
-        if work.expunged || due.is_some() {
-            work.retry_refused(due.is_some_and(|All(all)| all)).await?;
-        }
-        work.rebuild_lost().await?;
-        self.standbys.keep(mailbox, work.standby);
         Ok(())
     }
 
@@ -230,14 +239,11 @@ fn trouble(server: &str, error: &anyhow::Error) -> Trouble {
             fault: true,
         };
     }
-    if error.is::<StandbyReset>() {
+    if let Some(reset) = error.downcast_ref::<StandbyReset>() {
         return Trouble {
             kind: "standby_reset".to_owned(),
             reason: format!("{server}: {error}"),
-            remedy:
-                "Unprotect the mailbox and protect it again: messages that are still there are recognised, not copied \
-                     twice."
-                    .to_owned(),
+            remedy: reset.remedy().to_owned(),
             fault: true,
         };
     }
@@ -280,6 +286,8 @@ struct Work<'a> {
     expunged: bool,
     /// Of the transaction at hand.
     seq: Seq,
+    /// What is found on the standby is taken over or left there, never removed.
+    keeps_all: bool,
     /// What of it waits for a person.
     parking: Parking,
     /// Something waits for a person, or is kept by one's word, from before.
@@ -303,15 +311,51 @@ impl Work<'_> {
         Ok(FolderName::new(self.folder(folder)?.standby_name.as_str()))
     }
 
+    /// Everything that is to be done now. Answers whether the session may be kept.
+    async fn turn(&mut self, shutdown: &CancellationToken) -> anyhow::Result<bool> {
+        let (applier, mailbox) = (self.applier, self.mailbox());
+        self.finish_swaps().await?;
+        self.recover().await?;
+        self.apply_resets().await?;
+        // The log-in worked, so whatever stood in the way does not any more.
+        applier.clear_trouble(mailbox).await?;
+        while let Some((transaction, stopped)) = journal::next_received(self.pool(), mailbox).await? {
+            if shutdown.is_cancelled() || stopped {
+                return Ok(false);
+            }
+            self.release().await?;
+            self.apply(&transaction).await?;
+        }
+        self.release().await?;
+        self.repair_ordered().await?;
+        self.late_ordered().await;
+        let due = applier.retry_is_due(self.target);
+        if self.expunged || due.is_some() {
+            self.retry_refused(due.is_some_and(|All(all)| all)).await?;
+        }
+        self.rebuild_lost().await?;
+        Ok(true)
+    }
+
     /// Finds what an interrupted transaction left on the standby; its messages become strays, to be taken over when it is
     /// applied again.
     async fn recover(&mut self) -> anyhow::Result<()> {
         let Some(intent) = journal::intent(self.pool(), self.mailbox()).await? else { return Ok(()) };
-        for (folder, (_, from)) in intent.folders {
+        let (mut again, mut reset) = (None, Vec::new());
+        for (folder, (uid_validity, from)) in intent.folders {
             // A folder that the interrupted transaction itself created is looked through when it is created again.
             let Ok(name) = self.name(folder) else { continue };
+            let known = self.folder(folder)?.standby_uid_validity;
+            if ![known, uid_validity].contains(&UidValidity(0)) && known != uid_validity {
+                // It was being applied again: a part of the map may be of this folder and a part of the one before.
+                again = Some(folder);
+                continue;
+            }
             // Renamed, and that not noted yet: nothing had been appended.
-            if self.standby.examine(&name).await?.is_none() {
+            let Some(opened) = self.standby.examine(&name).await? else { continue };
+            if known != UidValidity(0) && known != opened.uid_validity {
+                // What had been appended may stand anywhere in it.
+                reset.push(folder);
                 continue;
             }
             let found =
@@ -321,10 +365,18 @@ impl Work<'_> {
         failpoint::here("strays.found");
         let mut db = self.applier.pool.begin().await?;
         mirror::record(&mut db, self.target.mailbox, &self.effects).await?;
-        journal::settle(&mut *db, self.target.mailbox).await?;
+        if again.is_none() && reset.is_empty() {
+            journal::settle(&mut *db, self.target.mailbox).await?;
+        }
         db.commit().await?;
-        failpoint::here("strays.recorded");
         self.effects = Effects::default();
+        if let Some(folder) = again {
+            self.apply_again(folder, true).await?;
+        }
+        for folder in reset {
+            self.apply_reset(folder).await?;
+        }
+        failpoint::here("strays.recorded");
         Ok(())
     }
 
@@ -461,8 +513,3 @@ fn unless_refused(outcome: Result<(), Error>) -> Result<(), Error> {
         outcome => outcome,
     }
 }
-
-/// The standby's folder is not the one we filled.
-#[derive(Debug, thiserror::Error)]
-#[error("a folder on the standby has another UIDVALIDITY than when it was filled: it was deleted, rebuilt or restored")]
-pub(crate) struct StandbyReset;

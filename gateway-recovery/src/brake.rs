@@ -2,7 +2,8 @@
 //!
 //! In: a transaction, the mirror, what was removed lately. Out: [`Parking`]: what is left on the standby meanwhile.
 //! Keeps true: the same transaction against the same mirror and limits is judged the same, so a crash changes nothing; additions always go on;
-//! a message whose content stays elsewhere in the mailbox (a move, another UIDVALIDITY) is not destroyed.
+//! a message whose content stays elsewhere in the mailbox (a move, another UIDVALIDITY) is not destroyed; what is added meanwhile makes no
+//! loss smaller.
 //! Not here: carrying out what a person released (`release`).
 
 use std::{
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
 use understudy_database::{
     brake::{self, Park, Removal},
+    journal,
     mirror::{Effects, MirrorFolder},
 };
 use understudy_imap_session::ContentSource;
@@ -26,6 +28,8 @@ use crate::store::Store;
 
 /// Rows of the mirror read at once.
 const SLICE: i64 = 10_000;
+/// Transactions of the journal read at once.
+const TRANSACTIONS: i64 = 50;
 /// A mailbox with so many messages that loses all of them in one look is held, however few that are.
 const EMPTIED: i64 = 10;
 /// Subjects noted of each folder: so many of the first, so many of the last.
@@ -199,7 +203,7 @@ pub(crate) async fn judge(
         return Ok(parking);
     }
     let toll = toll(pool, transaction, &parking.removals, since).await?;
-    if !standing.held && !toll.is_mass(config) && !toll.is_emptied(inbox, folders) {
+    if !standing.held && !toll.is_mass(config) && !toll.is_rewritten(config) && !toll.is_emptied(inbox, folders) {
         return Ok(parking);
     }
     parking.held = Some(toll.detail(config));
@@ -244,6 +248,36 @@ struct Toll {
     live: i64,
     /// Messages after it.
     left: i64,
+    /// Messages that were there before the window, …
+    old: i64,
+    /// … and of these, those whose content is nowhere afterwards.
+    old_lost: i64,
+}
+
+/// Messages that were added within the window before a transaction, other than by the first copy.
+async fn fresh(
+    pool: &PgPool,
+    transaction: &Transaction,
+    since: DateTime<Utc>,
+) -> anyhow::Result<HashMap<(FolderId, Uid), Digest>> {
+    let mut fresh = HashMap::new();
+    let mut seq = transaction.seq;
+    loop {
+        let earlier = journal::before(pool, transaction.mailbox, seq, TRANSACTIONS).await?;
+        for transaction in &earlier {
+            if transaction.seed || transaction.captured_at <= since {
+                return Ok(fresh);
+            }
+            fresh.extend(transaction.changes.iter().filter_map(|change| match change {
+                Change::MessageAdded(added) => Some(((added.folder, added.uid), added.content.digest)),
+                _ => None,
+            }));
+        }
+        match earlier.last() {
+            Some(last) => seq = last.seq,
+            None => return Ok(fresh),
+        }
+    }
 }
 
 async fn toll(
@@ -263,13 +297,18 @@ async fn toll(
         .collect();
     let gone = brake::removals(pool, mailbox, removals).await?;
     let lately = brake::removed_since(pool, mailbox, since).await?;
+    let fresh = fresh(pool, transaction, since).await?;
+    let fresh_contents: HashSet<Digest> = fresh.values().copied().collect();
+    // What was moved is not new where it is now.
+    let taken: HashSet<Digest> = gone.iter().map(|removal| removal.digest).chain(lately.iter().copied()).collect();
     let mut nowhere: HashSet<Digest> = gone
         .iter()
         .map(|removal| removal.digest)
         .chain(lately.iter().copied())
         .filter(|d| !added.contains(d))
         .collect();
-    let (mut live, mut left) = (0, i64::try_from(added.len()).unwrap_or(i64::MAX));
+    let (mut live, mut old) = (0, 0);
+    let mut left = i64::try_from(added.len()).unwrap_or(i64::MAX);
     let mut after = (FolderId(0), Uid(0));
     loop {
         let slice = brake::held_messages(pool, mailbox, after, SLICE).await?;
@@ -277,15 +316,23 @@ async fn toll(
         after = (last.folder, last.uid);
         for message in slice {
             live += 1;
+            old += i64::from(!fresh.contains_key(&(message.folder, message.uid)) || taken.contains(&message.digest));
             if !removals.get(&message.folder).is_some_and(|uids| uids.contains(message.uid)) {
                 left += 1;
                 nowhere.remove(&message.digest);
             }
         }
     }
+    let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    let is_old = |digest: &Digest| !fresh_contents.contains(digest);
+    let vanishing: Vec<Removal> = gone.into_iter().filter(|removal| nowhere.contains(&removal.digest)).collect();
+    let lately: Vec<Digest> = lately.into_iter().filter(|digest| nowhere.contains(digest)).collect();
+    let old_lately = count(lately.iter().filter(|digest| is_old(digest)).count());
     Ok(Toll {
-        vanishing: gone.into_iter().filter(|removal| nowhere.contains(&removal.digest)).collect(),
-        lately: i64::try_from(lately.iter().filter(|digest| nowhere.contains(*digest)).count()).unwrap_or(i64::MAX),
+        old: old + old_lately,
+        old_lost: count(vanishing.iter().filter(|removal| is_old(&removal.digest)).count()) + old_lately,
+        vanishing,
+        lately: count(lately.len()),
         live,
         left,
     })
@@ -301,10 +348,19 @@ impl Toll {
     }
 
     fn is_mass(&self, config: &BrakeConfig) -> bool {
+        self.is_too_much(self.lost(), self.before(), config)
+    }
+
+    /// The same where others came in their place, which must not make it look like less: a client that alters every message.
+    fn is_rewritten(&self, config: &BrakeConfig) -> bool {
+        self.is_too_much(self.old_lost, self.old, config)
+    }
+
+    fn is_too_much(&self, lost: i64, of: i64, config: &BrakeConfig) -> bool {
         // Counts of messages are far below what a float holds exactly.
         #[expect(clippy::cast_precision_loss)]
-        let share = self.lost() as f64 / self.before().max(1) as f64;
-        !self.vanishing.is_empty() && self.lost() >= i64::from(config.messages) && share > config.share
+        let share = lost as f64 / of.max(1) as f64;
+        !self.vanishing.is_empty() && lost >= i64::from(config.messages) && share > config.share
     }
 
     /// Nothing is left, or a new and empty INBOX took the place of one with messages: a primary that came back empty.
@@ -320,6 +376,9 @@ impl Toll {
         let minutes = config.within.as_secs().div_ceil(60);
         let reason = if self.left == 0 {
             format!("the primary shows none of the {before} messages any more")
+        } else if !self.is_mass(config) && self.is_rewritten(config) {
+            let (lost, before) = (self.old_lost, self.old);
+            format!("{lost} of {before} messages were replaced by others on the primary within {minutes} min")
         } else {
             format!("{lost} of {before} messages were removed on the primary within {minutes} min")
         };
@@ -423,7 +482,7 @@ mod tests {
 
     fn toll(vanishing: u32, lately: i64, live: i64, left: i64) -> Toll {
         let removal = |uid| Removal { folder: FolderId(1), uid: Uid(uid), digest: Digest::of(&uid.to_be_bytes()) };
-        Toll { vanishing: (1..=vanishing).map(removal).collect(), lately, live, left }
+        Toll { vanishing: (1..=vanishing).map(removal).collect(), lately, old_lost: 0, old: 0, live, left }
     }
 
     #[test]

@@ -7,13 +7,35 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use understudy_database::mirror::{MirrorMessage, SetAside};
-use understudy_protocol::{FolderId, FolderPath, Uid, messages::InventoryMessage};
+use understudy_protocol::{Digest, FolderId, FolderPath, Uid, messages::InventoryMessage};
 use understudy_replication::inventory::{folded, instant};
 
 /// The most differences named of one mailbox; the rest is counted.
 const NAMED: usize = 1000;
 /// The most repairs collected at once; a repair that leaves more is followed by another.
 const REPAIRS: usize = 5000;
+
+/// What a difference says of a message that the mirror does not have, until the journal has been asked.
+pub(crate) const NOT_IN_THE_MIRROR: &str = "it is not in the mirror";
+
+/// What a difference is about, as the journal would name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum At {
+    /// A message, by its UID on the primary.
+    Message(FolderId, Uid),
+    /// A message on the standby that the mirror does not know, by what it looks like.
+    Copy {
+        folder: FolderId,
+        size: u64,
+        instant: i64,
+        digest: Option<Digest>,
+    },
+    /// A folder of the mirror, and where that is.
+    Folder(FolderId, FolderPath),
+    /// A name of which the mirror has no folder.
+    Name(FolderPath),
+    Subscription(FolderPath),
+}
 
 /// One difference, as people read it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -22,10 +44,11 @@ pub(crate) struct Difference {
     pub(crate) uid: Option<u32>,
     pub(crate) what: &'static str,
     pub(crate) detail: String,
-    /// The last transaction that changed this message: the one that should have made it equal. None where nobody knows.
+    /// The last transaction that changed what it is about: the one that should have made it equal. None where the journal names
+    /// none: what nobody brought through it.
     pub(crate) seq: Option<i64>,
     #[serde(skip)]
-    pub(crate) at: Option<(FolderId, Uid)>,
+    pub(crate) at: Option<At>,
 }
 
 /// A message or folder that a person decided to keep.
@@ -61,6 +84,10 @@ pub(crate) enum Repair {
         standby_uid: Uid,
     },
     CreateFolder {
+        folder: FolderId,
+    },
+    /// The standby's folder is another one than was filled.
+    ApplyAgain {
         folder: FolderId,
     },
     DeleteFolder {
@@ -103,7 +130,7 @@ impl Comparison {
     pub(crate) fn add(
         &mut self,
         folder: &FolderPath,
-        at: Option<(FolderId, Uid)>,
+        at: Option<At>,
         uid: Option<Uid>,
         what: &'static str,
         detail: String,
@@ -114,6 +141,12 @@ impl Comparison {
         } else {
             self.more += 1;
         }
+    }
+
+    /// The primary lacks a message of the mirror.
+    pub(crate) fn gone(&mut self, path: &FolderPath, folder: FolderId, uid: Uid) {
+        let detail = "the primary shows it no longer, and no transaction said so".to_owned();
+        self.add(path, Some(At::Message(folder, uid)), Some(uid), "missing_on_primary", detail);
     }
 
     pub(crate) fn keep(&mut self, folder: &FolderPath, uid: Option<Uid>) {
@@ -131,10 +164,11 @@ impl Comparison {
 }
 
 /// Compares some messages of one folder: those of the primary, the UID map's rows for the same range, and the standby's
-/// messages that these rows name.
+/// messages that these rows name. `folder` is what the mirror calls it, where it has it.
 pub(crate) fn compare_slice(
     found: &mut Comparison,
     path: &FolderPath,
+    folder: Option<FolderId>,
     primary: &[InventoryMessage],
     map: &BTreeMap<Uid, MirrorMessage>,
     standby: &BTreeMap<Uid, InventoryMessage>,
@@ -142,32 +176,32 @@ pub(crate) fn compare_slice(
     for message in primary {
         let uid = message.uid;
         let Some(mapped) = map.get(&uid) else {
-            found.add(path, None, Some(uid), "missing_on_standby", "no transaction brought it".to_owned());
+            let at = folder.map(|folder| At::Message(folder, uid));
+            found.add(path, at, Some(uid), "missing_on_standby", NOT_IN_THE_MIRROR.to_owned());
             found.repair(Repair::Capture { path: path.clone(), uid });
             continue;
         };
-        let at = (mapped.folder, uid);
+        let at = || Some(At::Message(mapped.folder, uid));
         let altered = match &mapped.set_aside {
             Some(SetAside::Refused { reason } | SetAside::Altered { reason }) => {
-                found.add(path, Some(at), Some(uid), "set_aside", reason.clone());
+                found.add(path, at(), Some(uid), "set_aside", reason.clone());
                 true
             }
             None => false,
         };
         let Some(standby_uid) = mapped.standby_uid else { continue };
         match standby.get(&standby_uid) {
-            Some(copy) => compare_message(found, path, at, message, copy, altered),
+            Some(copy) => compare_message(found, path, (mapped.folder, uid), message, copy, altered),
             None => {
                 let detail = format!("it was there as UID {standby_uid}");
-                found.add(path, Some(at), Some(uid), "missing_on_standby", detail);
+                found.add(path, at(), Some(uid), "missing_on_standby", detail);
                 found.repair(Repair::Append { folder: mapped.folder, uid });
             }
         }
     }
     for (uid, mapped) in map {
         if primary.binary_search_by_key(uid, |message| message.uid).is_err() {
-            let detail = "the primary shows it no longer, and no transaction said so".to_owned();
-            found.add(path, Some((mapped.folder, *uid)), Some(*uid), "missing_on_primary", detail);
+            found.gone(path, mapped.folder, *uid);
         }
     }
 }
@@ -181,26 +215,27 @@ fn compare_message(
     altered: bool,
 ) {
     let uid = Some(message.uid);
+    let about = || Some(At::Message(at.0, at.1));
     if folded(&message.flags) != folded(&copy.flags) {
         let detail = format!("primary ({}), standby ({})", message.flags.join(" "), copy.flags.join(" "));
-        found.add(path, Some(at), uid, "flags", detail);
+        found.add(path, about(), uid, "flags", detail);
         found.repair(Repair::Flags { folder: at.0, uid: at.1, flags: message.flags.clone() });
     }
     let mut replace = false;
     if !same_instant(&message.internal_date, &copy.internal_date) {
         let detail = format!("primary {}, standby {}", message.internal_date, copy.internal_date);
-        found.add(path, Some(at), uid, "date", detail);
+        found.add(path, about(), uid, "date", detail);
         replace = true;
     }
     if !altered && message.size != copy.size {
         let detail = format!("primary {} bytes, standby {}", message.size, copy.size);
-        found.add(path, Some(at), uid, "size", detail);
+        found.add(path, about(), uid, "size", detail);
         replace = true;
     } else if !altered
         && let (Some(ours), Some(theirs)) = (message.digest, copy.digest)
         && ours != theirs
     {
-        found.add(path, Some(at), uid, "bytes", format!("primary {ours}, standby {theirs}"));
+        found.add(path, about(), uid, "bytes", format!("primary {ours}, standby {theirs}"));
         replace = true;
     }
     if replace && !altered {
@@ -254,7 +289,7 @@ mod tests {
         let mut found = Comparison::default();
         let map = map.into_iter().map(|row| (row.uid, row)).collect();
         let standby = standby.into_iter().map(|message| (message.uid, message)).collect();
-        compare_slice(&mut found, &FolderPath::inbox(), &primary, &map, &standby);
+        compare_slice(&mut found, &FolderPath::inbox(), Some(FolderId(1)), &primary, &map, &standby);
         let found: Vec<String> = found
             .differences
             .iter()

@@ -19,7 +19,7 @@ use understudy_database::{brake, continuity, journal, mirror};
 use understudy_protocol::MailboxId;
 
 use crate::{
-    applier::{Applier, Ended, LateOrders, REBUILD_PAUSE, REFUSED_PAUSE, Repairs},
+    applier::{Applier, Ended, LateOrders, REBUILD_PAUSE, Repairs, Resets},
     brake::BrakeConfig,
     numbering::Patience,
     standby::Standbys,
@@ -30,8 +30,12 @@ use crate::{
 const APPLIERS: usize = 24;
 /// How often the database is asked for work nobody was nudged about.
 const POLL: Duration = Duration::from_secs(1);
+/// How often what is no longer protected is cleared away.
+const TIDY_PAUSE: Duration = Duration::from_secs(600);
 /// How often the database is asked for folders to rebuild; the first time at once, for what was interrupted.
 const REBUILD_POLL: Duration = Duration::from_secs(10);
+/// How often the database is asked for messages that a standby refused; a mailbox's turn comes when it has rested.
+const REFUSED_POLL: Duration = Duration::from_secs(30);
 /// The first wait after a failure, …
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
 /// … doubled up to this.
@@ -49,6 +53,7 @@ struct Shared {
     changed: Notify,
     repairs: Arc<Repairs>,
     late: Arc<LateOrders>,
+    resets: Arc<Resets>,
     /// Who waits for an applier of a mailbox to end.
     progress: Mutex<HashMap<MailboxId, Arc<Notify>>>,
 }
@@ -83,6 +88,11 @@ impl Applying {
     /// What waits to be repaired.
     pub(crate) fn repairs(&self) -> &Arc<Repairs> {
         &self.shared.repairs
+    }
+
+    /// Folders of a standby that are others than were filled.
+    pub(crate) fn resets(&self) -> &Arc<Resets> {
+        &self.shared.resets
     }
 
     /// Where mail that came late to the standby is looked for.
@@ -158,6 +168,7 @@ impl Dispatcher {
             brake,
             repairs: applying.repairs().clone(),
             late: applying.late().clone(),
+            resets: applying.resets().clone(),
             retried: Mutex::default(),
         });
         Self { pool, applying, applier, attempts: HashMap::new() }
@@ -173,6 +184,7 @@ impl Dispatcher {
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tidied_at = Instant::now();
+        let mut refused_at = Instant::now();
         let mut rebuilds_at = None;
         let shared = self.applying.shared.clone();
         loop {
@@ -180,7 +192,7 @@ impl Dispatcher {
             while let Some(mailbox) = self.applying.take() {
                 let (applier, applying, shutdown) = (self.applier.clone(), self.applying.clone(), shutdown.clone());
                 tasks.spawn(async move {
-                    let ended = applier.run(mailbox, &shutdown).await;
+                    let ended = Box::pin(applier.run(mailbox, &shutdown)).await;
                     applying.ended(mailbox, ended);
                 });
             }
@@ -188,7 +200,7 @@ impl Dispatcher {
                 () = shutdown.cancelled() => break,
                 () = changed => {}
                 _ = poll.tick() => {
-                    if let Err(error) = self.find_work(&mut tidied_at, &mut rebuilds_at).await {
+                    if let Err(error) = self.find_work(&mut tidied_at, &mut refused_at, &mut rebuilds_at).await {
                         tracing::warn!(error = %error, "Could not look for work; trying again");
                     }
                     self.applier.standbys.close_idle().await;
@@ -203,6 +215,7 @@ impl Dispatcher {
     async fn find_work(
         &mut self,
         tidied_at: &mut Instant,
+        refused_at: &mut Instant,
         rebuilds_at: &mut Option<Instant>,
     ) -> understudy_database::Result<()> {
         for (mailbox, attempt) in journal::attempts(&self.pool).await? {
@@ -216,13 +229,16 @@ impl Dispatcher {
             *rebuilds_at = Some(Instant::now());
             self.applying.add(continuity::mailboxes_due(&self.pool, REBUILD_PAUSE).await?);
         }
-        if tidied_at.elapsed() >= REFUSED_PAUSE {
+        if refused_at.elapsed() >= REFUSED_POLL {
+            *refused_at = Instant::now();
+            let refused = mirror::mailboxes_with_refused(&self.pool).await?;
+            self.applying.add(refused.into_iter().filter(|&mailbox| self.applier.has_rested(mailbox)).collect());
+        }
+        if tidied_at.elapsed() >= TIDY_PAUSE {
             *tidied_at = Instant::now();
             let mut db = self.pool.acquire().await?;
             mirror::forget_unprotected(&mut db).await?;
             brake::forget_unprotected(&mut db).await?;
-            drop(db);
-            self.applying.add(mirror::mailboxes_with_refused(&self.pool).await?);
         }
         Ok(())
     }

@@ -27,6 +27,8 @@ mod standby;
 mod store;
 mod strays;
 mod switch;
+mod trace;
+mod turns;
 mod verify;
 
 use std::{path::PathBuf, time::Duration};
@@ -40,7 +42,6 @@ use understudy_database::pairing as database_pairing;
 
 pub use brake::BrakeConfig;
 pub use store::{BadKeys, BucketConfig, ContentConfig, MasterKeys};
-pub use switch::HELD_AT_ONCE;
 
 /// What the recovery gateway needs to run.
 #[derive(Debug)]
@@ -90,11 +91,14 @@ pub async fn run(config: RecoveryConfig, shutdown: CancellationToken) -> anyhow:
             (serve::Front::Paired(pairing.await?), None)
         }
     };
+    // There from the start: a first difference is an increase then, and not the beginning of a series.
+    metrics::counter!("understudy_verifications_total", "equal" => "no").increment(0);
     let directives = directives::DirectiveBoard::new(config.pool.clone());
     let dispatcher = dispatcher::Dispatcher::new(config.pool.clone(), store.clone(), config.brake);
     let applying = dispatcher.handle();
     let alarm = alarm::Alarm::default();
-    let watcher = alarm::Watcher::new(config.pool.clone(), alarm.clone(), config.verify_every);
+    let watcher = alarm::Watcher::new(config.pool.clone(), alarm.clone());
+    let verifying = turns::verify_by_turns(config.pool.clone(), config.verify_every, shutdown.clone());
     let hooks = hooks::Hooks::new(config.hooks);
     let outages = outage::Watch::new(config.pool.clone(), hooks.clone());
     let canaries = canary::Keeper { pool: config.pool.clone() };
@@ -122,6 +126,7 @@ pub async fn run(config: RecoveryConfig, shutdown: CancellationToken) -> anyhow:
     tasks.spawn(dispatcher.run(shutdown.clone()));
     tasks.spawn(runner.run(shutdown.clone()));
     tasks.spawn(watcher.run(shutdown.clone()));
+    tasks.spawn(verifying);
     tasks.spawn(outages.run(shutdown.clone()));
     tasks.spawn(sweeper.run(shutdown.clone()));
     tasks.spawn(canaries.run(shutdown.clone()));

@@ -115,6 +115,7 @@ impl Runner {
             // A difference that is still there has not been repaired.
             repaired.retain(|before| !found.differences.contains(before));
             if !repair || found.repairs.is_empty() || rounds > REPAIR_ROUNDS {
+                self.apply_again_what_was_reset(mailbox, &found);
                 return Ok((found, repaired));
             }
             let repairs = std::mem::take(&mut found.repairs);
@@ -137,6 +138,20 @@ impl Runner {
                     repaired.push(difference);
                 }
             }
+        }
+    }
+
+    /// A folder that is another one than was filled is applied again at its next change anyway; so it is at once.
+    pub(crate) fn apply_again_what_was_reset(&self, mailbox: MailboxId, found: &Comparison) {
+        let mut is_one = false;
+        for repair in &found.repairs {
+            if let Repair::ApplyAgain { folder } = repair {
+                self.applying.resets().note(mailbox, *folder);
+                is_one = true;
+            }
+        }
+        if is_one {
+            self.applying.received(mailbox);
         }
     }
 

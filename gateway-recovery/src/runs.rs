@@ -26,7 +26,12 @@ use understudy_protocol::{
 use understudy_replication::check::check;
 
 use crate::{
-    directives::DirectiveBoard, dispatcher::Applying, hooks::Hooks, standby::check_manage, store::Store, switch::Alone,
+    directives::DirectiveBoard,
+    dispatcher::Applying,
+    hooks::Hooks,
+    standby::check_manage,
+    store::Store,
+    switch::{Alone, Holds},
     verify::internal,
 };
 
@@ -70,11 +75,13 @@ pub(crate) struct Runner {
     pub(crate) applying: Applying,
     pub(crate) alone: Alone,
     pub(crate) hooks: Hooks,
+    pub(crate) holds: Holds,
 }
 
 impl Runner {
     pub(crate) fn new(pool: PgPool, store: Store, board: DirectiveBoard, applying: Applying, hooks: Hooks) -> Self {
-        Self { pool, store, board, applying, alone: Alone::default(), hooks }
+        let holds = Holds::beside(&pool);
+        Self { pool, store, board, applying, alone: Alone::default(), hooks, holds }
     }
 
     /// Runs until `shutdown`; what is under way then is begun again at the next start.

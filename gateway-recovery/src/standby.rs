@@ -16,6 +16,8 @@ use understudy_protocol::{
     server::{LoginConfig, Server},
 };
 
+/// What is said of opening a folder that is not there.
+pub(crate) const GONE: &str = "a folder of the mirror is gone from the standby";
 /// A session without work is closed after this.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -126,7 +128,7 @@ impl Standby {
         }
         self.opened = None;
         let selected = self.session.select(name).await?;
-        let selected = selected.ok_or(Error::Protocol("a folder of the mirror is gone from the standby"))?;
+        let selected = selected.ok_or(Error::Protocol(GONE))?;
         self.opened = Some(name.clone());
         Ok(Some(selected))
     }

@@ -30,14 +30,27 @@ pub(crate) async fn find(
     let there = standby.session().uids(from).await?;
     let mapped = mirror::mapped_standby_uids(pool, mailbox, folder, from).await?;
     let unknown: Vec<Uid> = there.iter().filter(|&uid| !mapped.contains(uid)).collect();
+    let found = read(standby, folder, &unknown).await?;
+    if !found.is_empty() {
+        tracing::info!(mailbox.id = %mailbox, folder.id = %folder, count = found.len(),
+            "Found messages on the standby that the journal has not completed");
+    }
+    Ok(found)
+}
+
+/// Every message of a standby folder, whatever the mirror knows of it.
+pub(crate) async fn all(standby: &mut Standby, folder: FolderId, name: &FolderName) -> anyhow::Result<Vec<Stray>> {
+    standby.select(name).await?;
+    let there: Vec<Uid> = standby.session().uids(Uid(1)).await?.iter().collect();
+    read(standby, folder, &there).await
+}
+
+/// Messages of the open folder, with their digests.
+async fn read(standby: &mut Standby, folder: FolderId, uids: &[Uid]) -> anyhow::Result<Vec<Stray>> {
     let mut sink = StraySink { folder, current: None, found: Vec::new() };
-    for slice in unknown.chunks(SLICE) {
+    for slice in uids.chunks(SLICE) {
         let uids: UidSet = slice.iter().copied().collect();
         standby.session().bodies(&uids, &mut sink).await?;
-    }
-    if !sink.found.is_empty() {
-        tracing::info!(mailbox.id = %mailbox, folder.id = %folder, count = sink.found.len(),
-            "Found messages on the standby that the journal has not completed");
     }
     Ok(sink.found)
 }

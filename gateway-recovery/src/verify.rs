@@ -4,6 +4,8 @@
 //! Keeps true: verification reads only; a listing that failed is an error, never a difference; memory grows with the number of
 //! folders and of ranges of UIDs, not of messages.
 
+mod beyond;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::PgPool;
@@ -13,25 +15,18 @@ use understudy_database::{
     link,
     mirror::{self, MirrorFolder, MirrorMessage},
 };
-use understudy_imap_session::{Address, Error, FolderName, Login, Session};
+use understudy_imap_session::{Address, Error, FolderName, Login, Selected, Session};
 use understudy_protocol::{
-    Change, FolderPath, Uid, UidSet, UidValidity,
+    FolderPath, Uid, UidSet, UidValidity,
     messages::{Asked, FolderRange, InventoryFrame, InventoryMessage, Trouble, Unreadable},
-    words::counted,
 };
 use understudy_replication::{inventory, trouble::explain};
 
 use crate::{
-    compare::{Comparison, Difference, Repair, compare_slice},
+    compare::{At, Comparison, Difference, Repair, compare_slice},
     directives::DirectiveBoard,
+    trace::name_transactions,
 };
-
-/// Transactions looked through for the one that should have made a difference equal.
-const TRANSACTIONS: i64 = 5000;
-/// Of these, so many at once.
-const TRANSACTIONS_AT_ONCE: i64 = 100;
-/// The most UIDs of one folder that nobody wants named one by one.
-const EXTRAS: usize = 1000;
 
 /// Compares both sides of a mailbox once. The caller has waited until what was captured is applied.
 pub(crate) async fn verify(
@@ -126,6 +121,19 @@ struct Current {
     there: Option<(UidSet, UidSet)>,
     /// Through which primary UID it has been compared.
     through: Uid,
+}
+
+/// A folder as the journal names it.
+fn at(path: &FolderPath, mirror: Option<&MirrorFolder>) -> At {
+    match mirror {
+        Some(mirror) => At::Folder(mirror.folder, path.clone()),
+        None => At::Name(path.clone()),
+    }
+}
+
+/// Is the standby's folder not the one that was filled?
+fn is_another(opened: &Selected, mirror: &MirrorFolder) -> bool {
+    mirror.standby_uid_validity != UidValidity(0) && opened.uid_validity != mirror.standby_uid_validity
 }
 
 impl<'a> Verifier<'a> {
@@ -254,9 +262,11 @@ impl<'a> Verifier<'a> {
             InventoryFrame::Folder { path, .. } => {
                 let name = self.listed.get(&path).cloned().flatten();
                 let opened = match &name {
-                    Some(name) => self.session.examine(name).await?.is_some(),
-                    None => false,
+                    Some(name) => self.session.examine(name).await?,
+                    None => None,
                 };
+                let opened = opened
+                    .is_some_and(|opened| !self.mirror.get(&path).is_some_and(|mirror| is_another(&opened, mirror)));
                 let uids = if opened { self.session.uids(Uid(1)).await? } else { UidSet::default() };
                 self.current = opened.then(|| Current {
                     mirror: self.mirror.get(&path).cloned(),
@@ -293,7 +303,8 @@ impl<'a> Verifier<'a> {
         map: BTreeMap<Uid, MirrorMessage>,
     ) -> Result<(), Broken> {
         let there = self.copies(&map).await?;
-        compare_slice(&mut self.found, path, messages, &map, &there);
+        let folder = self.mirror.get(path).map(|mirror| mirror.folder);
+        compare_slice(&mut self.found, path, folder, messages, &map, &there);
         Ok(())
     }
 
@@ -330,7 +341,7 @@ impl<'a> Verifier<'a> {
             }
             let (on, off) = if on_primary { ("primary", "standby") } else { ("standby", "primary") };
             let detail = format!("subscribed on the {on}, not on the {off}");
-            self.found.add(path, None, None, "subscription", detail);
+            self.found.add(path, Some(At::Subscription(path.clone())), None, "subscription", detail);
             self.found.repair(Repair::Subscribe { path: path.clone(), subscribed: on_primary });
         }
     }
@@ -341,140 +352,41 @@ impl<'a> Verifier<'a> {
         let mirror = self.mirror.get(&path).cloned();
         let name = self.listed.get(&path).cloned().flatten();
         let opened = match &name {
-            Some(name) => self.session.examine(name).await?.is_some(),
-            None => false,
+            Some(name) => self.session.examine(name).await?,
+            None => None,
         };
-        let there = if opened { Some((self.session.uids(Uid(1)).await?, UidSet::default())) } else { None };
-        if there.is_none() {
-            let aside = mirror.as_ref().is_some_and(|mirror| mirror.standby_uid_validity == UidValidity(0));
-            let detail = if aside { NAME_NOT_TAKEN } else { "the standby does not have it" };
-            self.found.add(&path, None, None, "folder_missing", detail.to_owned());
-            if let Some(mirror) = &mirror {
-                self.found.repair(Repair::CreateFolder { folder: mirror.folder });
+        let there = match (&opened, &mirror) {
+            (None, _) => {
+                let aside = mirror.as_ref().is_some_and(|mirror| mirror.standby_uid_validity == UidValidity(0));
+                let detail = if aside { NAME_NOT_TAKEN } else { "the standby does not have it" };
+                self.found.add(&path, Some(at(&path, mirror.as_ref())), None, "folder_missing", detail.to_owned());
+                if let Some(mirror) = &mirror {
+                    self.found.repair(Repair::CreateFolder { folder: mirror.folder });
+                }
+                None
             }
-        }
+            (Some(opened), Some(mirror)) if is_another(opened, mirror) => {
+                self.another(&path, opened.uid_validity, mirror);
+                None
+            }
+            (Some(_), _) => Some((self.session.uids(Uid(1)).await?, UidSet::default())),
+        };
         self.current = Some(Current { path, mirror, there, through: Uid(0) });
         Ok(())
     }
 
-    /// What the standby has in the current folder beyond the UID map.
-    async fn finish_folder(&mut self) -> Result<(), Broken> {
-        let Some(Current { path, mirror, there: Some((there, seen)), .. }) = self.current.take() else { return Ok(()) };
-        let beyond: UidSet = there.iter().filter(|&uid| !seen.contains(uid)).collect();
-        if beyond.is_empty() {
-            return Ok(());
+    /// The standby's folder is not the one that was filled: nothing in it can be told by its UIDs.
+    fn another(&mut self, path: &FolderPath, uid_validity: UidValidity, mirror: &MirrorFolder) {
+        let was = mirror.standby_uid_validity;
+        let mut detail = format!(
+            "the standby's folder has UIDVALIDITY {uid_validity}, and had {was} when it was filled: it was deleted, rebuilt or \
+             restored there. Its messages are compared once it has been applied again"
+        );
+        if self.parked.contains_key(&mirror.standby_name) {
+            detail.push_str(", which waits for a person: removals that the mass-change brake stopped rest in it");
+        } else {
+            self.found.repair(Repair::ApplyAgain { folder: mirror.folder });
         }
-        let wanted = match &mirror {
-            Some(mirror) => mirror::standby_uids_of(self.pool, self.target.mailbox, mirror.folder).await?,
-            None => UidSet::default(),
-        };
-        let standby_name = mirror.map(|mirror| mirror.standby_name);
-        self.beyond(&path, standby_name.as_deref(), &beyond, &wanted).await
+        self.found.add(path, Some(At::Folder(mirror.folder, path.clone())), None, "uid_validity", detail);
     }
-
-    async fn beyond(
-        &mut self,
-        path: &FolderPath,
-        standby_name: Option<&str>,
-        beyond: &UidSet,
-        wanted: &UidSet,
-    ) -> Result<(), Broken> {
-        let parked = match standby_name.and_then(|name| self.parked.get(name)) {
-            Some(parked) => brake::uids(self.pool, parked).await?,
-            None => UidSet::default(),
-        };
-        let mut named = 0;
-        for uid in beyond.iter() {
-            if parked.contains(uid) {
-                self.found.keep(path, Some(uid));
-                continue;
-            }
-            named += 1;
-            if named > EXTRAS {
-                self.found.more += 1;
-            } else if wanted.contains(uid) {
-                let detail = "the primary shows it no longer; the UID is the standby's".to_owned();
-                self.found.add(path, None, Some(uid), "missing_on_primary", detail);
-            } else {
-                let detail = "on the standby only; the UID is the standby's".to_owned();
-                self.found.add(path, None, Some(uid), "extra_on_standby", detail);
-            }
-            if !wanted.contains(uid) {
-                self.found.repair(Repair::Remove { path: path.clone(), standby_uid: uid });
-            }
-        }
-        Ok(())
-    }
-
-    /// Folders that only the standby has.
-    async fn only_here(&mut self) -> Result<(), Broken> {
-        let extra: Vec<(FolderPath, FolderName)> = self
-            .listed
-            .iter()
-            .filter(|(path, _)| !self.shown.contains(*path))
-            .filter_map(|(path, name)| Some((path.clone(), name.clone()?)))
-            .collect();
-        for (path, name) in extra {
-            let Some(opened) = self.session.examine(&name).await? else { continue };
-            let standby_name = String::from_utf8_lossy(name.as_bytes()).into_owned();
-            if let Some(deletion) = self.parked.get(&standby_name).map(|parked| parked.deletion.is_some()) {
-                if deletion {
-                    self.found.keep(&path, None);
-                }
-                let uids = self.session.uids(Uid(1)).await?;
-                self.beyond(&path, Some(&standby_name), &uids, &UidSet::default()).await?;
-                continue;
-            }
-            // A level that only holds other folders is a folder on some servers (Cyrus): without messages, no difference.
-            let is_level = self.mirror.contains_key(&path) || self.shown.iter().any(|shown| shown.is_below(&path));
-            if opened.exists == 0 && is_level {
-                continue;
-            }
-            let detail = format!("with {}, on the standby only", counted(opened.exists, "message", "messages"));
-            self.found.add(&path, None, None, "folder_extra", detail);
-            self.found.repair(Repair::DeleteFolder { path });
-        }
-        Ok(())
-    }
-}
-
-/// Finds, for each message that differs, the last transaction that changed it.
-async fn name_transactions(
-    pool: &PgPool,
-    target: &Target,
-    differences: &mut [Difference],
-) -> understudy_database::Result<()> {
-    let mut open: HashMap<_, Vec<usize>> = HashMap::new();
-    for (index, difference) in differences.iter().enumerate() {
-        if let Some(at) = difference.at {
-            open.entry(at).or_default().push(index);
-        }
-    }
-    let mut before = target.applied.next();
-    let mut looked = 0;
-    while !open.is_empty() && looked < TRANSACTIONS {
-        let transactions = journal::before(pool, target.mailbox, before, TRANSACTIONS_AT_ONCE).await?;
-        let Some(oldest) = transactions.last() else { break };
-        before = oldest.seq;
-        looked += TRANSACTIONS_AT_ONCE;
-        for transaction in transactions {
-            let named: Vec<_> = open
-                .keys()
-                .copied()
-                .filter(|(folder, uid)| {
-                    transaction.changes.iter().any(|change| match change {
-                        Change::MessageAdded(added) => added.folder == *folder && added.uid == *uid,
-                        Change::FlagsSet { folder: of, uids, .. } => of == folder && uids.contains(*uid),
-                        _ => false,
-                    })
-                })
-                .collect();
-            for at in named {
-                for index in open.remove(&at).unwrap_or_default() {
-                    differences[index].seq = Some(transaction.seq.0);
-                }
-            }
-        }
-    }
-    Ok(())
 }

@@ -164,6 +164,30 @@ impl Client {
         }
     }
 
+    /// Appends many messages, by as few commands as servers take well (LITERAL+, MULTIAPPEND).
+    pub async fn append_all(&mut self, folder: &str, messages: &[Vec<u8>]) -> Result<()> {
+        const AT_ONCE: usize = 100;
+        for batch in messages.chunks(AT_ONCE) {
+            self.next_tag += 1;
+            let tag = format!("t{}", self.next_tag);
+            let mut command = format!("{tag} APPEND {}", self.folder_name(folder)).into_bytes();
+            for message in batch {
+                command.extend_from_slice(format!(" {{{}+}}\r\n", message.len()).as_bytes());
+                command.extend_from_slice(message);
+            }
+            command.extend_from_slice(b"\r\n");
+            self.stream.write_all(&command).await?;
+            loop {
+                let response = self.read_response().await?;
+                if response.first().is_some_and(|first| first.is(&tag)) {
+                    verdict("APPEND", &response)?;
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
     pub async fn select(&mut self, folder: &str) -> Result<()> {
         self.run(&format!("SELECT {}", self.folder_name(folder))).await
     }

@@ -292,6 +292,10 @@ impl Dovecot {
         &self.options.name
     }
 
+    pub fn format(&self) -> Format {
+        self.options.format
+    }
+
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -383,6 +387,22 @@ impl Dovecot {
         let line = self.user_line(user, password);
         lines.push(&line);
         replace_file(&path, &(lines.join("\n") + "\n"))
+    }
+
+    /// Gives a user another quota, in Dovecot's words. Sessions have it from their log-in on.
+    pub fn set_quota(&self, user: &str, limit: &str) -> Result<()> {
+        let path = self.dir.join("users");
+        let known = fs::read_to_string(&path)?;
+        ensure!(known.lines().any(|line| line.split(':').next() == Some(user)), "there is no user {user}");
+        let lines = known.lines().map(|line| match line.split(':').next() == Some(user) {
+            true => format!("{}:userdb_quota_rule={limit}\n", line.split(':').take(7).collect::<Vec<_>>().join(":")),
+            false => format!("{line}\n"),
+        });
+        replace_file(&path, &lines.collect::<String>())?;
+        // It looks at its file once a second at most.
+        wait::until_blocking("Dovecot has the new quota", START_PATIENCE, || {
+            Ok(self.doveadm(&["user", "-f", "quota_rule", user])?.trim() == limit)
+        })
     }
 
     fn user_line(&self, user: &str, password: &str) -> String {

@@ -56,6 +56,10 @@ impl Failpoints {
         fs::rename(new, self.dir.join(ARMED)).context("could not arm a failpoint")
     }
 
+    pub fn is_armed(&self) -> bool {
+        self.dir.join(ARMED).exists()
+    }
+
     pub fn is_reached(&self) -> bool {
         self.dir.join(REACHED).exists()
     }

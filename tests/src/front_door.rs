@@ -32,7 +32,9 @@ const DOVEADM_KEY: &str = "proxy-secret";
 
 /// Where everything will be, before anything runs.
 pub struct Plan {
-    dir: TempDir,
+    dir: PathBuf,
+    /// Where the folder goes with the plan.
+    _temp: Option<TempDir>,
     address: Ipv4Addr,
     /// Where Understudy's web and API answer.
     pub admin: SocketAddr,
@@ -48,19 +50,22 @@ struct ProxyPorts {
 
 impl Plan {
     pub fn new() -> Result<Self> {
-        let address = loopback_address();
-        Self::with_imap(address, free_port(address)?)
+        let (temp, address) = (crate::temp_dir("us-doors-")?, loopback_address());
+        let plan = Self::in_dir(temp.path(), address, free_port(address)?)?;
+        Ok(Self { _temp: Some(temp), ..plan })
     }
 
-    /// With the Dovecot proxy at this address and port.
-    pub fn with_imap(address: Ipv4Addr, imap: u16) -> Result<Self> {
-        let dir = crate::temp_dir("us-doors-")?;
+    /// In a folder that stays, with the Dovecot proxy at this address and port.
+    pub fn in_dir(dir: &Path, address: Ipv4Addr, imap: u16) -> Result<Self> {
+        fs::create_dir_all(dir)?;
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
         let port = || free_port(address);
         let plan = Self {
             address,
             admin: SocketAddr::from((address, port()?)),
             proxy: ProxyPorts { imap, lmtp: port()?, doveadm: port()? },
-            dir,
+            dir: dir.to_owned(),
+            _temp: None,
         };
         for (name, secret) in
             [("database-password", DATABASE_PASSWORD), ("nginx-key", NGINX_KEY), ("doveadm-key", DOVEADM_KEY)]
@@ -107,7 +112,7 @@ impl Plan {
     }
 
     fn file(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.dir.join(name)
     }
 
     /// What the programs' own configuration leaves open.

@@ -137,7 +137,10 @@ pub fn end_all_in(dir: &Path) -> Result<()> {
             let is_server = ["dovecot", "understudy", "postgres"]
                 .iter()
                 .any(|name| fs::read_to_string(process.join("comm")).is_ok_and(|comm| comm.starts_with(name)));
-            is_server && (works_there || arguments.windows(name.len()).any(|part| part == name))
+            // A folder whose name goes on is another one.
+            let ends = |rest: &[u8]| !rest.first().is_some_and(|c| c.is_ascii_alphanumeric() || b"._-".contains(c));
+            let names_it = (0..arguments.len()).filter_map(|at| arguments[at..].strip_prefix(name)).any(ends);
+            is_server && (works_there || names_it)
         })
         .flat_map(tree)
         .collect();

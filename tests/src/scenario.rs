@@ -14,7 +14,9 @@ use crate::wait;
 pub const PRIMARY: &str = "mail-a";
 pub const STANDBY: &str = "dr-1";
 /// How long a mirror may take to settle; far more than it should need.
-const SETTLE: &str = "120s";
+const SETTLE: Duration = Duration::from_secs(120);
+/// What a command may take beyond what it waits for.
+const COMMAND: Duration = Duration::from_secs(60);
 const STATE_PATIENCE: Duration = Duration::from_secs(90);
 
 /// Two mail servers and what mirrors them.
@@ -47,8 +49,13 @@ impl Scenario {
 
     /// The same with the gateways as processes of their own and a proxy on the link.
     pub async fn apart(users: &[&str]) -> Result<Self> {
+        Self::apart_with(users, "").await
+    }
+
+    /// The same with more lines in `[source]`.
+    pub async fn apart_with(users: &[&str], source: &str) -> Result<Self> {
         let (primary, standby) = (Dovecot::start(primary(users))?, Dovecot::start(standby(users))?);
-        let stack = Stack::apart(&[("primary", &primary), ("standby", &standby)]).await?;
+        let stack = Stack::apart_with(&[("primary", &primary), ("standby", &standby)], source).await?;
         Ok(Self { primary, standby, stack })
     }
 
@@ -68,7 +75,14 @@ impl Scenario {
 
     /// Until every change made before now is on the standby.
     pub async fn settle(&self) -> Result<()> {
-        let waited = self.stack.command(&["mailbox", "wait", "--all", "--timeout", SETTLE]).await?;
+        self.settle_within(SETTLE).await
+    }
+
+    /// The same for a mailbox so large that it may take longer.
+    pub async fn settle_within(&self, patience: Duration) -> Result<()> {
+        let timeout = format!("{}s", patience.as_secs());
+        let arguments = ["mailbox", "wait", "--all", "--timeout", &timeout];
+        let waited = self.stack.command_within(patience + COMMAND, &arguments).await?;
         if let Err(error) = waited.expect(0) {
             let shown = self.stack.json(&["mailbox", "list"]).await.unwrap_or_default();
             return Err(error).with_context(|| format!("the mirror did not settle: {shown:#}"));
@@ -115,11 +129,5 @@ impl Scenario {
             bail!("{error}; it is {last:#}");
         }
         Ok(last)
-    }
-
-    /// Until at least `messages` have been mirrored, to do something in the middle of seeding.
-    pub async fn until_messages_done(&self, user: &str, messages: u64) -> Result<()> {
-        let enough = |shown: &Value| shown["progress"]["messages_done"].as_u64().is_some_and(|done| done >= messages);
-        self.until(user, &format!("has {messages} messages mirrored"), enough).await.map(drop)
     }
 }

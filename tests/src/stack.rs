@@ -311,6 +311,11 @@ impl Stack {
         command(&self.dir, arguments).await
     }
 
+    /// The same for one that may take longer than moments.
+    pub async fn command_within(&self, patience: Duration, arguments: &[&str]) -> Result<Answer> {
+        command_within(patience, &self.dir, arguments).await
+    }
+
     /// Runs a command that must succeed, and gives what it prints with `--json`.
     pub async fn json(&self, arguments: &[&str]) -> Result<Value> {
         let answer = self.command(&[arguments, &["--json"]].concat()).await?;
@@ -321,6 +326,19 @@ impl Stack {
     /// Where the web and the API are.
     pub fn address(&self) -> Result<String> {
         Ok(fs::read_to_string(self.dir.join("ready"))?.trim().to_owned())
+    }
+
+    /// What `/metrics` of the admin API serves.
+    pub async fn metrics(&self) -> Result<String> {
+        // Names of tokens are given once.
+        let name = format!("metrics-{:016x}", rand::random::<u64>());
+        let token = self.json(&["token", "create", "--role", "viewer", "--name", &name]).await?;
+        let token = token["token"].as_str().context("no token")?.to_owned();
+        // The client has several to choose from; a second time it is there already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let asked =
+            reqwest::Client::new().get(format!("{}/metrics", self.address()?)).bearer_auth(token).send().await?;
+        Ok(asked.error_for_status()?.text().await?)
     }
 
     pub fn dir(&self) -> &Path {
@@ -386,13 +404,16 @@ fn config_file(dir: &Path) -> PathBuf {
 }
 
 async fn command(dir: &Path, arguments: &[&str]) -> Result<Answer> {
+    command_within(COMMAND_PATIENCE, dir, arguments).await
+}
+
+async fn command_within(patience: Duration, dir: &Path, arguments: &[&str]) -> Result<Answer> {
     let mut command = Command::new(program()?);
     command.args(arguments).env("UNDERSTUDY_CONFIG", config_file(dir)).current_dir(dir);
     command.stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(COMMAND_PATIENCE, command.output()).await;
-    let output = output.with_context(|| {
-        format!("understudy {} did not end in {} s", arguments.join(" "), COMMAND_PATIENCE.as_secs())
-    })??;
+    let output = tokio::time::timeout(patience, command.output()).await;
+    let output = output
+        .with_context(|| format!("understudy {} did not end in {} s", arguments.join(" "), patience.as_secs()))??;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ok(Answer { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) })
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use understudy_tests::dovecot::{Dovecot, PASSWORD};
 use understudy_tests::failpoint::{Action, UIDS};
 use understudy_tests::mail::Mail;
 use understudy_tests::scenario::{STANDBY, Scenario, primary, standby};
+use understudy_tests::wait;
 
 use crate::mirroring::{do_everything, fill};
 use crate::times;
@@ -274,6 +276,164 @@ async fn a_new_uidvalidity_on_the_primary_comes_to_the_standby() -> Result<()> {
     settle_with_continuity(&scenario).await
 }
 
+/// What the mailbox's last comparison finds: kinds of differences, with the folders they are in.
+fn named(verified: &Value) -> Vec<(String, String)> {
+    let list = verified["mailboxes"][0]["differences"].as_array().cloned().unwrap_or_default();
+    let text = |difference: &Value, key: &str| difference[key].as_str().unwrap_or_default().to_owned();
+    list.iter().map(|difference| (text(difference, "what"), text(difference, "folder"))).collect()
+}
+
+/// Until a folder has been applied again so often; what was said of it the last time.
+async fn applied_again(scenario: &Scenario, times: usize) -> Result<Value> {
+    let mut last = Value::Null;
+    wait::until("the folder is applied again", Duration::from_secs(60), async || {
+        let events = scenario.stack.json(&["events", "--past", "--kind", "folder_applied_again"]).await?;
+        let events = events.as_array().cloned().unwrap_or_default();
+        last = events.first().cloned().unwrap_or_default();
+        Ok(events.len() >= times)
+    })
+    .await?;
+    Ok(last["detail"].take())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_uidvalidity_on_the_standby_is_found_and_the_folder_applied_again() -> Result<()> {
+    let scenario = managed().await?;
+    let mut mail = Mail::from_seed(58);
+    let mut client = scenario.log_in("ann").await?;
+    fill(&mut client, &mut mail, 10).await?;
+    leave_gaps(&mut client, &mut mail, "INBOX").await?;
+    leave_gaps(&mut client, &mut mail, "Work").await?;
+    // The same message twice: neither must be lost, nor be there once more.
+    let twin = mail.any();
+    for flags in [&["\\Seen"][..], &["$Other"]] {
+        client.append("INBOX", flags, None, &twin).await?;
+    }
+    scenario.protect(&["ann"]).await?;
+    settle_with_continuity(&scenario).await?;
+    let renumber = |folder: &str, uid_validity: &str| {
+        scenario.standby.doveadm(&["mailbox", "update", "-u", "ann", "--uid-validity", uid_validity, folder])
+    };
+
+    // While nothing changes, a verification finds it, and lets it be mended.
+    renumber("INBOX", "1411111111")?;
+    let verified = scenario.stack.command(&["mailbox", "verify", "ann", "--json"]).await?.expect(1)?;
+    let verified: Value = serde_json::from_str(&verified.stdout)?;
+    assert_eq!(named(&verified), [("uid_validity".to_owned(), "INBOX".to_owned())], "{verified:#}");
+    ensure!(verified["mailboxes"][0]["differences"][0]["seq"].as_u64() > Some(0), "{verified:#}");
+    let again = applied_again(&scenario, 1).await?;
+    ensure!(again["folder"] == "INBOX" && again["taken_over"].as_u64() > Some(20), "{again:#}");
+    ensure!(again["brought_back"] == 0 && again["unknown"] == 0, "{again:#}");
+    settle_with_continuity(&scenario).await?;
+
+    // The next change finds it too.
+    renumber("Work", "1422222222")?;
+    leave_gaps(&mut client, &mut mail, "Work").await?;
+    client.store("1:*", "+FLAGS ($After)").await?;
+    scenario.settle().await?;
+    let again = applied_again(&scenario, 2).await?;
+    ensure!(again["folder"] == "Work" && again["brought_back"] == 0, "{again:#}");
+    settle_with_continuity(&scenario).await?;
+
+    // A person may ask for it as often as need be.
+    renumber("INBOX", "1433333333")?;
+    let repaired = scenario.stack.json(&["mailbox", "verify", "ann", "--repair"]).await?;
+    ensure!(repaired["mailboxes"][0]["equal"] == true, "{repaired:#}");
+    scenario.stack.command(&["mailbox", "resume", "ann"]).await?.expect(0)?;
+    leave_gaps(&mut client, &mut mail, "INBOX").await?;
+    settle_with_continuity(&scenario).await?;
+    let verified = scenario.stack.json(&["mailbox", "verify", "ann", "--deep"]).await?;
+    assert_eq!(named(&verified), [], "{verified:#}");
+    Ok(())
+}
+
+/// Somebody deletes a folder on the standby and makes another of its name, with some of its messages and one of their own.
+async fn restore_a_part(scenario: &Scenario, folder: &str, foreign: &[u8]) -> Result<()> {
+    let mut there = scenario.log_in_to_standby("ann").await?;
+    there.create("Kept").await?;
+    there.copy_all(folder, "Kept").await?;
+    there.select("INBOX").await?;
+    there.replace(folder).await?;
+    there.append(folder, &[], None, foreign).await?;
+    there.select("Kept").await?;
+    there.copy("1:10", folder).await?;
+    there.select("INBOX").await?;
+    there.delete("Kept").await?;
+    there.log_out().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_deleted_on_the_standby_come_back_whatever_is_killed() -> Result<()> {
+    let mut scenario = managed().await?;
+    let mut mail = Mail::from_seed(59);
+    let mut client = scenario.log_in("ann").await?;
+    fill(&mut client, &mut mail, 5).await?;
+    // In the first while a message is added to a folder that is gone, in the others while what is there is taken over, and after that.
+    let rounds = [("append.done", "Work"), ("store.ready", "Sent"), ("append.ready", "Entwürfe")];
+    for (_, folder) in rounds {
+        leave_gaps(&mut client, &mut mail, folder).await?;
+    }
+    scenario.protect(&["ann"]).await?;
+    settle_with_continuity(&scenario).await?;
+    for (failpoint, folder) in rounds {
+        if folder == "Work" {
+            let mut there = scenario.log_in_to_standby("ann").await?;
+            there.delete(folder).await?;
+            there.log_out().await;
+        } else {
+            restore_a_part(&scenario, folder, &mail.plain(10)).await?;
+        }
+        scenario.stack.failpoints().arm(failpoint, 1, Action::Abort)?;
+        client.append(folder, &["$Late"], None, &mail.any()).await?;
+        client.select(folder).await?;
+        client.store("1:*", "+FLAGS ($After)").await?;
+        scenario.stack.aborted().await.with_context(|| format!("at {failpoint}"))?;
+        scenario.stack.failpoints().let_go()?;
+        scenario.stack.start().await?;
+        scenario.settle().await.with_context(|| format!("killed at {failpoint}"))?;
+    }
+    // What somebody else put there is named, not removed, until a person says so.
+    let verified = scenario.stack.command(&["mailbox", "verify", "ann", "--json"]).await?.expect(1)?;
+    let verified: Value = serde_json::from_str(&verified.stdout)?;
+    let extra: BTreeSet<(String, String)> = named(&verified).into_iter().collect();
+    let expected = ["Entwürfe", "Sent"].map(|folder| ("extra_on_standby".to_owned(), folder.to_owned()));
+    assert_eq!((extra, named(&verified).len()), (expected.into(), 2), "{verified:#}");
+    let repaired = scenario.stack.json(&["mailbox", "verify", "ann", "--deep", "--repair"]).await?;
+    ensure!(repaired["mailboxes"][0]["equal"] == true, "{repaired:#}");
+    // Rebuilt, each message stands where it does on the primary.
+    scenario.stack.command(&["mailbox", "resume", "ann"]).await?.expect(0)?;
+    settle_with_continuity(&scenario).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_elses_mail_on_the_standby_costs_uids_and_nothing_else() -> Result<()> {
+    let scenario = managed().await?;
+    let mut mail = Mail::from_seed(60);
+    let mut client = scenario.log_in("ann").await?;
+    fill(&mut client, &mut mail, 5).await?;
+    scenario.protect(&["ann"]).await?;
+    settle_with_continuity(&scenario).await?;
+    let mut there = scenario.log_in_to_standby("ann").await?;
+    there.append("INBOX", &[], None, &mail.plain(10)).await?;
+    there.log_out().await;
+    client.append("INBOX", &["$After"], None, &mail.any()).await?;
+    scenario.settle().await?;
+    let lost =
+        |shown: &Value| shown["uid_continuity_lost"][0]["reason"].as_str().unwrap_or_default().contains("resume");
+    scenario.until("ann", "says what stands in the way", lost).await?;
+    let verified = scenario.stack.command(&["mailbox", "verify", "ann", "--json"]).await?.expect(1)?;
+    let verified: Value = serde_json::from_str(&verified.stdout)?;
+    assert_eq!(named(&verified), [("extra_on_standby".to_owned(), "INBOX".to_owned())], "{verified:#}");
+    ensure!(verified["mailboxes"][0]["differences"][0]["seq"].is_null(), "{verified:#}");
+    let repaired = scenario.stack.json(&["mailbox", "verify", "ann", "--repair"]).await?;
+    ensure!(repaired["mailboxes"][0]["equal"] == true, "{repaired:#}");
+    scenario.stack.command(&["mailbox", "resume", "ann"]).await?.expect(0)?;
+    settle_with_continuity(&scenario).await?;
+    leave_gaps(&mut client, &mut mail, "INBOX").await?;
+    settle_with_continuity(&scenario).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebuild_killed_at_any_step_is_finished() -> Result<()> {
     let mut scenario = managed().await?;
@@ -403,6 +563,10 @@ async fn a_management_interface_that_refuses_stops_nothing_and_is_used_once_it_d
     std::fs::write(&key_file, key)?;
     let checked = scenario.stack.command(&["server", "check", STANDBY, "--address", "ann"]).await?.expect(0)?;
     ensure!(checked.stdout.contains("primary's UIDVALIDITY and UIDs"), "{checked:?}");
+    // What its software cannot do is said before anybody has to find out.
+    for known in ["malformed messages", "a bare LF", "255 octets", "Maildir++", "imap_metadata", "in the future"] {
+        ensure!(checked.stdout.contains(known), "{known} is missing: {checked:?}");
+    }
     scenario.stack.command(&["mailbox", "resume", "ann"]).await?.expect(0)?;
     settle_with_continuity(&scenario).await
 }

@@ -70,6 +70,10 @@ async fn a_message_that_the_primary_cannot_give_stops_no_other() -> Result<()> {
     // Named, with the reason, wherever one looks.
     let shown = scenario.stack.command(&["mailbox", "show", "ann"]).await?.expect(0)?.stdout;
     assert!(shown.contains("unreadable") && shown.contains("Broken"), "{shown}");
+    let shown = scenario.show("ann").await?;
+    let problems = shown["problems"].as_array().context("problems")?;
+    assert!(problems.len() == 2 && problems.iter().all(|one| one["kind"] == "unreadable"), "{shown:#}");
+    assert!(problems.iter().all(|one| one["reason"].as_str().is_some_and(|why| !why.is_empty())), "{shown:#}");
     let verified = scenario.stack.command(&["mailbox", "verify", "ann", "--deep"]).await?.expect(1)?.stdout;
     assert!(verified.contains("could not give it"), "{verified}");
 

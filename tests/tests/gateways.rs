@@ -15,6 +15,22 @@ use crate::mirroring::fill;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What the gateway that shows its metrics at this port says; nobody is asked for a token there.
+async fn metrics(port: u16) -> Result<String> {
+    // Asked for by reqwest even where nothing is encrypted.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Ok(reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await?.error_for_status()?.text().await?)
+}
+
+/// The sum of a metric over its labels.
+fn value(text: &str, name: &str) -> Result<f64> {
+    let of = |line: &str| line.split([' ', '{']).next() == Some(name);
+    let values = text.lines().filter(|line| of(line)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    let values: Vec<f64> = values.collect();
+    anyhow::ensure!(!values.is_empty(), "{name} is not among the metrics:\n{text}");
+    Ok(values.iter().sum())
+}
+
 #[tokio::test]
 async fn a_source_gateway_alone_serves_metrics_that_name_nobody() -> Result<()> {
     let (primary, standby) =
@@ -28,19 +44,7 @@ async fn a_source_gateway_alone_serves_metrics_that_name_nobody() -> Result<()> 
     scenario.protect(&["ann"]).await?;
     scenario.settle_and_compare(&["ann"]).await?;
 
-    // Asked for by reqwest even where nothing is encrypted.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let read = async || -> Result<String> {
-        Ok(reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await?.error_for_status()?.text().await?)
-    };
-    let value = |text: &str, name: &str| -> Result<f64> {
-        let of = |line: &str| line.split([' ', '{']).next() == Some(name);
-        let values =
-            text.lines().filter(|line| of(line)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-        let values: Vec<f64> = values.collect();
-        anyhow::ensure!(!values.is_empty(), "{name} is not among the metrics:\n{text}");
-        Ok(values.iter().sum())
-    };
+    let read = async || metrics(port).await;
     let before = read().await?;
     assert_eq!(value(&before, "understudy_source_mailboxes")?, 1.0, "{before}");
     assert!(value(&before, "understudy_imap_connections")? >= 1.0, "{before}");
@@ -56,8 +60,51 @@ async fn a_source_gateway_alone_serves_metrics_that_name_nobody() -> Result<()> 
     assert!(value(&after, "understudy_transactions_captured_total")? > captured, "{after}");
     let shipped = value(&after, "understudy_transactions_shipped_total")?;
     assert!(shipped >= value(&after, "understudy_transactions_captured_total")?, "{after}");
-    // Nobody is asked for a token here.
     assert!(!after.contains("ann"), "{after}");
+    Ok(())
+}
+
+/// As with two sites: nobody else serves what the recovery gateway counts.
+#[tokio::test]
+async fn a_recovery_gateway_alone_serves_metrics_that_name_nobody() -> Result<()> {
+    let (primary, standby) =
+        (Dovecot::start(scenario::primary(&["ann"]))?, Dovecot::start(scenario::standby(&["ann"]))?);
+    let port = free_port(Ipv4Addr::LOCALHOST)?;
+    // Still within [recovery].
+    let listen = format!("metrics_listen = \"127.0.0.1:{port}\"");
+    let mut stack = Stack::paired(&[("primary", &primary), ("standby", &standby)], 1, &listen).await?;
+    let token = stack.invite(&[]).await?.stdout;
+    stack.source_command(&["link", "join", &token]).await?.expect(0)?;
+    stack.start_paired_source()?;
+    let scenario = Scenario { primary, standby, stack };
+    let (mut ann, mut mail) = (scenario.log_in("ann").await?, Mail::from_seed(72));
+    fill(&mut ann, &mut mail, 10).await?;
+    scenario.protect(&["ann"]).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+    scenario.until("ann", "is mirroring", |shown| shown["state"] == "mirroring").await?;
+    let seeded = value(&metrics(port).await?, "understudy_transactions_applied_total")?;
+    assert!(seeded >= 1.0, "{seeded}");
+
+    ann.append("INBOX", &[], None, &mail.any()).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+    wait::until("what was applied live is counted", PATIENCE, async || {
+        let now = metrics(port).await?;
+        Ok(value(&now, "understudy_lag_seconds_count").is_ok_and(|applied| applied >= 1.0)
+            && value(&now, "understudy_transactions_applied_total")? > seeded)
+    })
+    .await?;
+    scenario.stack.command(&["mailbox", "verify", "ann"]).await?.expect(0)?;
+    // What the alert rules ask for and no other process has.
+    let now = metrics(port).await?;
+    assert!(now.contains("understudy_transactions_applied_total{kind=\"live\"}"), "{now}");
+    assert!(now.contains("understudy_lag_seconds_bucket{le="), "{now}");
+    assert!(now.contains("understudy_verifications_total{equal=\"no\"}"), "{now}");
+    assert!(value(&now, "understudy_verifications_total")? >= 1.0, "{now}");
+    wait::until("the database's state is told", PATIENCE, async || {
+        Ok(value(&metrics(port).await?, "understudy_recovery_database_up").is_ok_and(|up| up == 1.0))
+    })
+    .await?;
+    assert!(!now.contains("ann"), "{now}");
     Ok(())
 }
 

@@ -15,7 +15,7 @@ fn below_inbox(options: Options) -> Options {
 }
 
 /// What the standby cannot spell stands there as `=XX`.
-fn unescaped(mut snapshot: Snapshot) -> Snapshot {
+pub(crate) fn unescaped(mut snapshot: Snapshot) -> Snapshot {
     let plain = |name: String| name.replace("=2E", ".").replace("=3D", "=");
     snapshot.folders = snapshot.folders.into_iter().map(|(name, folder)| (plain(name), folder)).collect();
     snapshot.subscriptions = snapshot.subscriptions.into_iter().map(plain).collect();

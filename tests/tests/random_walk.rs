@@ -1,5 +1,5 @@
-//! Arbitrary doings of a user, with crashes and cuts in between; then a complete comparison. Many short walks on one pair of servers,
-//! each with a mailbox and a seed of its own.
+//! Arbitrary doings of a user, with crashes and cuts in between; then a complete comparison. Many short walks, each with a mailbox
+//! and a seed of its own; the seed says at which level the primary is followed, those of one level share a pair of servers.
 
 use anyhow::{Context as _, Result};
 use rand::Rng as _;
@@ -9,6 +9,7 @@ use understudy_tests::failpoint::{ALL, Action};
 use understudy_tests::proxy::Mode;
 use understudy_tests::scenario::Scenario;
 
+use crate::levels::LEVELS;
 use crate::somebody::{FOLDERS, Somebody, seeds, walk_each};
 
 const SEEDS: u64 = 10;
@@ -117,10 +118,18 @@ impl Walk<'_> {
 
 #[tokio::test]
 async fn a_random_walk_ends_with_two_equal_sides() -> Result<()> {
-    walk_each(
-        seeds(SEEDS, 20),
-        async |users| Scenario::apart(users).await,
-        async |scenario, user, seed| Walk { somebody: Somebody::from_seed(seed, &FOLDERS), scenario, user }.run().await,
-    )
-    .await
+    let seeds = seeds(SEEDS, 20);
+    for (turn, level) in LEVELS.into_iter().enumerate() {
+        println!("{}", level.name);
+        walk_each(
+            seeds.clone().filter(|seed| seed % LEVELS.len() as u64 == turn as u64),
+            async |users| level.apart(users).await,
+            async |scenario, user, seed| {
+                Walk { somebody: Somebody::from_seed(seed, &FOLDERS), scenario, user }.run().await
+            },
+        )
+        .await
+        .context(level.name)?;
+    }
+    Ok(())
 }

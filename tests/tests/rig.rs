@@ -8,6 +8,7 @@ use understudy_tests::compare::compare;
 use understudy_tests::dovecot::{Dovecot, Format, MASTER, MASTER_PASSWORD, Options, PASSWORD};
 use understudy_tests::mail::{Mail, odd_mail};
 use understudy_tests::proxy::{Mode, Proxy};
+use understudy_tests::wait;
 
 async fn ann(server: &Dovecot) -> Result<Client> {
     Client::log_in(server.imap_address(), "ann", PASSWORD).await
@@ -133,6 +134,24 @@ async fn the_proxy_cuts_and_counts() -> Result<()> {
     assert!(Client::log_in(proxy.address(), "ann", PASSWORD).await.is_err());
     proxy.set(Mode::Pass);
     Client::log_in(proxy.address(), "ann", PASSWORD).await?.run("NOOP").await
+}
+
+#[tokio::test]
+async fn the_proxy_lets_just_so_much_pass() -> Result<()> {
+    let server = Dovecot::start(Options::new("metered").users(["ann"]))?;
+    let proxy = Proxy::to(server.imap_address()).await?;
+    let mut client = Client::log_in(proxy.address(), "ann", PASSWORD).await?;
+    client.append("INBOX", &[], None, &Mail::from_seed(1).plain(300_000)).await?;
+    proxy.allow(100_000);
+    let limit = proxy.bytes_to_client() + 100_000;
+    let reading = tokio::spawn(async move { client.snapshot().await });
+    wait::until("all that may pass has passed", Duration::from_secs(30), async || Ok(proxy.bytes_to_client() == limit))
+        .await?;
+    Client::log_in(server.imap_address(), "ann", PASSWORD).await?.log_out().await;
+    assert!(proxy.bytes_to_client() == limit && !reading.is_finished());
+    proxy.set(Mode::Pass);
+    assert_eq!(reading.await??.folders["INBOX"].messages.len(), 1);
+    Ok(())
 }
 
 #[test]

@@ -98,15 +98,19 @@ pub(crate) fn seeds(short: u64, longer: usize) -> Range<u64> {
 /// Dovecot 2.3.19 now and then damages its list of folders under quick changes, and then shows other folders than there are, to the
 /// test's own eyes too. A walk that fails on a server that says so is walked once more on fresh ones.
 pub(crate) async fn walk_each(
-    seeds: Range<u64>,
+    seeds: impl IntoIterator<Item = u64>,
     start: impl AsyncFn(&[&str]) -> Result<Scenario>,
     walk: impl AsyncFn(&mut Scenario, &str, u64) -> Result<()>,
 ) -> Result<()> {
-    let users: Vec<String> = seeds.clone().map(|seed| format!("user{}", seed - seeds.start)).collect();
+    let seeds: Vec<u64> = seeds.into_iter().collect();
+    if seeds.is_empty() {
+        return Ok(());
+    }
+    let users: Vec<String> = (0..seeds.len()).map(|number| format!("user{number}")).collect();
     let users: Vec<&str> = users.iter().map(String::as_str).collect();
     let mut scenario = start(&users).await?;
     let mut damaged = 0;
-    for (seed, user) in seeds.zip(&users) {
+    for (seed, user) in seeds.into_iter().zip(&users) {
         println!("UNDERSTUDY_SEED={seed}");
         while let Err(error) = walk(&mut scenario, user, seed).await {
             let said = damage(&[&scenario.primary, &scenario.standby]);

@@ -24,7 +24,7 @@ async fn mirrored(users: &[&str], messages: usize) -> Result<(Scenario, Mail)> {
     mirrored_in(Scenario::start(users).await?, users, messages).await
 }
 
-async fn mirrored_in(scenario: Scenario, users: &[&str], messages: usize) -> Result<(Scenario, Mail)> {
+pub(crate) async fn mirrored_in(scenario: Scenario, users: &[&str], messages: usize) -> Result<(Scenario, Mail)> {
     let mut mail = Mail::from_seed(50);
     for user in users {
         fill(&mut scenario.log_in(user).await?, &mut mail, messages).await?;
@@ -54,13 +54,13 @@ async fn is_on(scenario: &Scenario, user: &str, state: &str, side: &str) -> Resu
     Ok(())
 }
 
-async fn snapshot_of(server: &Dovecot, user: &str) -> Result<Snapshot> {
+pub(crate) async fn snapshot_of(server: &Dovecot, user: &str) -> Result<Snapshot> {
     let address = server.imap_address();
     Client::log_in(address, user, understudy_tests::dovecot::PASSWORD).await?.snapshot().await
 }
 
 /// Equal but for the order in folders to which both sides had added on their own.
-async fn assert_same_but_for_order(scenario: &Scenario, user: &str) -> Result<()> {
+pub(crate) async fn assert_same_but_for_order(scenario: &Scenario, user: &str) -> Result<()> {
     scenario.settle().await?;
     let ours = without_order(snapshot_of(&scenario.primary, user).await?);
     let theirs = without_order(snapshot_of(&scenario.standby, user).await?);

@@ -172,6 +172,19 @@ async fn a_report_is_csv_without_formulas_or_json() {
     assert_eq!(available["items"][0]["protected_seconds"], 31 * 86_400);
 }
 
+#[tokio::test]
+async fn days_to_come_are_not_counted() {
+    let service = Service::with_servers().await;
+    let today = Utc::now().date_naive();
+    service.protected_at("ann@example.org", Utc::now() - Days::new(1)).await;
+    service.prices("2025-01", json!({"currency": "EUR", "mailboxes": [{"price": "100.00"}]})).await;
+    let until = async |last: NaiveDate| {
+        let path = format!("/api/v1/reports/billing?from={today}&to={last}");
+        service.get(&path).await.expect(200).body["totals"].clone()
+    };
+    assert_eq!(until(today + Days::new(40)).await, until(today).await);
+}
+
 /// What is metered is what happened: the log, the journal and a plain count agree to the cent, whatever happened in which order.
 #[tokio::test]
 async fn random_histories_can_be_recomputed() {

@@ -71,6 +71,8 @@ pub(crate) struct Config {
     pub(crate) recovery_urls: Option<Vec<String>>,
     /// How much the source gateway keeps before capturing waits, in bytes.
     pub(crate) journal_limit: u64,
+    /// Where a recovery gateway that runs alone shows its metrics; none for nowhere.
+    pub(crate) recovery_metrics: Option<SocketAddr>,
     /// Where a source gateway that runs alone shows its metrics; none for nowhere.
     pub(crate) source_metrics: Option<SocketAddr>,
     /// Capabilities that are not used even where a server offers them.
@@ -185,6 +187,7 @@ impl Config {
                 .and_then(|text| parse_duration(text).ok())
                 .unwrap_or(DEFAULT_CERTIFICATE_LIFE),
             recovery_urls: settings.list("source.recovery_url").map(<[String]>::to_vec),
+            recovery_metrics: settings.text("recovery.metrics_listen").and_then(listen_address),
             source_metrics: settings.text("source.metrics_listen").and_then(listen_address),
             capability_mask: settings.list("source.capability_mask").map(<[String]>::to_vec).unwrap_or_default(),
             content: content::content(settings),

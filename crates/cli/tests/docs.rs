@@ -221,6 +221,41 @@ fn every_metric_that_is_shown_is_one_that_the_program_counts() {
     assert!(shown > 50, "only {shown} metrics were found");
 }
 
+#[test]
+fn every_metric_that_the_program_counts_is_in_the_reference() {
+    let reference = fs::read_to_string(checkout().join("docs/operations.md")).unwrap();
+    // `…_tail` stands for a name that begins like the one before it.
+    let mut named: Vec<String> = Vec::new();
+    for row in reference.lines().filter(|line| line.starts_with("| `understudy_")) {
+        let mut first = "";
+        for name in row.split(" | ").next().unwrap().split('`').skip(1).step_by(2) {
+            let name = name.split('{').next().unwrap();
+            match name.strip_prefix('…') {
+                Some(tail) => {
+                    let begins = first.match_indices('_').map(|(at, _)| format!("{}{tail}", &first[..at]));
+                    named.extend(begins);
+                }
+                None => {
+                    first = name;
+                    named.push(name.to_owned());
+                }
+            }
+        }
+    }
+    let code = code();
+    let mut counted = 0;
+    for kind in ["counter!(\"", "gauge!(\"", "histogram!(\""] {
+        for (at, _) in code.match_indices(kind) {
+            let name = code[at + kind.len()..].split('"').next().unwrap();
+            if name.starts_with("understudy_") {
+                assert!(named.iter().any(|known| known == name), "docs/operations.md does not name {name}");
+                counted += 1;
+            }
+        }
+    }
+    assert!(counted > 25, "only {counted} metrics were found");
+}
+
 /// What all crates consist of, their tests included.
 fn code() -> String {
     let mut code = String::new();

@@ -44,6 +44,37 @@ fn help_and_version_are_no_errors() {
     assert_eq!(stdout(&understudy(dir.path(), &["--version"])), format!("understudy {}\n", env!("CARGO_PKG_VERSION")));
 }
 
+/// What the contract says that a command takes.
+fn flags(command: &str) -> &'static [&'static str] {
+    match command {
+        "server add" => &[
+            "--role",
+            "--imap",
+            "--ca",
+            "--login",
+            "--user",
+            "--password-file",
+            "--form",
+            "--lmtp",
+            "--doveadm",
+            "--doveadm-key-file",
+        ],
+        "mailbox protect" => {
+            &["--primary", "--standby", "--standby-address", "--policy", "--group", "--from-file", "--discover"]
+        }
+        "mailbox unprotect" => &["--keep-standby"],
+        "mailbox wait" => &["--all", "--timeout"],
+        "switchover" => &["--server", "--group", "--all", "--mode", "--wait"],
+        "switchback" => &["--server", "--group", "--all", "--wait"],
+        "status" => &["--watch"],
+        "preflight" => &["--fix"],
+        "token create" => &["--role", "--name"],
+        "report billing" => &["--from", "--to", "--format"],
+        "up" => &["--ready-file"],
+        _ => &[],
+    }
+}
+
 #[test]
 fn every_command_of_the_contract_has_help() {
     let dir = tempfile::tempdir().unwrap();
@@ -65,6 +96,8 @@ fn every_command_of_the_contract_has_help() {
         "mailbox unprotect",
         "mailbox wait",
         "mailbox verify",
+        "switchover",
+        "switchback",
         "status",
         "events",
         "run list",
@@ -74,6 +107,18 @@ fn every_command_of_the_contract_has_help() {
         "token list",
         "token revoke",
         "preflight",
+        "link invite",
+        "link join",
+        "link list",
+        "link revoke",
+        "user add",
+        "user list",
+        "report billing",
+        "report availability",
+        "policy list",
+        "policy show",
+        "audit list",
+        "audit verify",
         "config check",
         "config show",
         "completions",
@@ -83,6 +128,10 @@ fn every_command_of_the_contract_has_help() {
         arguments.push("--help");
         let output = understudy(dir.path(), &arguments);
         assert_eq!(output.status.code(), Some(0), "{command}: {}", stderr(&output));
+        let help = stdout(&output);
+        for flag in ["--config"].iter().chain(flags(command)) {
+            assert!(help.contains(flag), "{command} does not take {flag}:\n{help}");
+        }
     }
 }
 

@@ -70,10 +70,20 @@ impl Session {
     }
 
     async fn open_in_time(address: &Address, login: &Login) -> Result<Self> {
-        let (conversation, capabilities) = open(address, login).await?;
-        let mut session = Self::over(conversation, capabilities);
-        session.learn_namespace().await?;
+        let (stream, greeted) = connect(address).await?;
+        let session = Self::begin(stream, greeted, login).await?;
         debug!(level = %session.level(), "Opened a session");
+        Ok(session)
+    }
+
+    /// From the greeting, unless that was taken already, to the namespace.
+    pub(crate) async fn begin(stream: Box<dyn Transport>, greeted: bool, login: &Login) -> Result<Self> {
+        let mut gate = Gate::new(stream);
+        // imap-proto is known to panic on remarks with non-ASCII text.
+        let capabilities = AssertUnwindSafe(log_in(&mut gate, greeted, login)).catch_unwind().await;
+        let capabilities = capabilities.map_err(|_| Error::Protocol("its greeting could not be read"))??;
+        let mut session = Self::over(Conversation::new(gate.stream, gate.framer), capabilities);
+        session.learn_namespace().await?;
         Ok(session)
     }
 
@@ -247,15 +257,6 @@ pub async fn knock(address: &Address) -> Result<()> {
     Ok(())
 }
 
-async fn open(address: &Address, login: &Login) -> Result<(Conversation, Capabilities)> {
-    let (stream, greeted) = connect(address).await?;
-    let mut gate = Gate::new(stream);
-    // imap-proto is known to panic on remarks with non-ASCII text.
-    let capabilities = AssertUnwindSafe(log_in(&mut gate, greeted, login)).catch_unwind().await;
-    let capabilities = capabilities.map_err(|_| Error::Protocol("its greeting could not be read"))??;
-    Ok((Conversation::new(gate.stream, gate.framer), capabilities))
-}
-
 /// A stream with the protection that was asked for; whether the greeting was taken already.
 async fn connect(address: &Address) -> Result<(Box<dyn Transport>, bool)> {
     let unreachable = |source| Error::Unreachable { server: address.shown(), source };
@@ -287,7 +288,7 @@ async fn protect(address: &Address, trust: &Trust, tcp: TcpStream) -> Result<imp
 }
 
 /// Greeting and STARTTLS on an unprotected stream.
-async fn start_tls(tcp: TcpStream) -> Result<TcpStream> {
+pub(crate) async fn start_tls<T: Talk>(tcp: T) -> Result<T> {
     let mut gate = Gate::new(tcp);
     let talk = async {
         let mut client = Client::new(&mut gate);
@@ -403,7 +404,7 @@ fn refused<T: Talk>(error: async_imap::error::Error, gate: &Gate<T>) -> Error {
     }
 }
 
-trait Talk: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug {}
+pub(crate) trait Talk: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug> Talk for T {}
 
 /// A stream that gives out one line at a time and remembers what the server said.

@@ -10,8 +10,44 @@ struct Trait {
     remedy: &'static str,
 }
 
+/// Measured on Dovecot 2.3.19.
+const DOVECOT: [Trait; 5] = [
+    Trait {
+        role: ServerRole::Standby,
+        name: "malformed messages",
+        meaning: "NUL, CR CR LF and a bare LF are stored as 0x80, CR LF and CR LF, and the message is set aside as altered; one of 0 \
+                  bytes is refused",
+        remedy: "",
+    },
+    Trait {
+        role: ServerRole::Standby,
+        name: "dates",
+        meaning: "one before 1970, after 2038 or in the future cannot be kept, and the message is set aside as altered",
+        remedy: "",
+    },
+    Trait {
+        role: ServerRole::Standby,
+        name: "keywords",
+        meaning: "one above 255 octets, or with `]` and the like, cannot be written by any command: it is left out and named by \
+                  `understudy mailbox verify`",
+        remedy: "",
+    },
+    Trait {
+        role: ServerRole::Standby,
+        name: "folder names",
+        meaning: "where folders are kept as `.Work.2026` (Maildir++), a name with a dot is refused and its messages are set aside",
+        remedy: "Keep mail there as mdbox, or as Maildir with `LAYOUT=fs`.",
+    },
+    Trait {
+        role: ServerRole::Standby,
+        name: "special uses",
+        meaning: "they come from its configuration, by name; a client can change them only with `imap_metadata`",
+        remedy: "Name the folders' special uses in its configuration as on the primary.",
+    },
+];
+
 /// Measured on Cyrus 3.6.1.
-const CYRUS: [Trait; 7] = [
+const CYRUS: [Trait; 9] = [
     Trait {
         role: ServerRole::Primary,
         name: "rights",
@@ -24,6 +60,13 @@ const CYRUS: [Trait; 7] = [
         name: "EMAILID",
         meaning: "it is made of a message's content, so copies are told from others without fetching them again, and their \
                   size is compared too",
+        remedy: "",
+    },
+    Trait {
+        role: ServerRole::Primary,
+        name: "INBOX",
+        meaning: "renaming it ends the session that does (3.6.1 crashes) and may leave an empty folder; what is there afterwards \
+                  is mirrored",
         remedy: "",
     },
     Trait {
@@ -54,6 +97,13 @@ const CYRUS: [Trait; 7] = [
     },
     Trait {
         role: ServerRole::Standby,
+        name: "dates",
+        meaning: "the first second of 1970 means now: it is written as the second after it, and named by `understudy mailbox \
+                  verify`",
+        remedy: "",
+    },
+    Trait {
+        role: ServerRole::Standby,
         name: "keywords",
         meaning: "a folder has room for about 100 different keywords; further ones are left out and named by `understudy \
                   mailbox verify`",
@@ -63,7 +113,11 @@ const CYRUS: [Trait; 7] = [
 
 /// What to know of the software that says this of itself (RFC 2971), in this role.
 pub(crate) fn findings(software: &str, role: ServerRole) -> Vec<Finding> {
-    let traits = if software.starts_with("Cyrus") { &CYRUS[..] } else { &[] };
+    let traits = match software {
+        _ if software.starts_with("Cyrus") => &CYRUS[..],
+        _ if software.starts_with("Dovecot") => &DOVECOT[..],
+        _ => &[],
+    };
     let known = traits.iter().filter(|known| known.role == role).map(|known| Finding {
         level: "note".to_owned(),
         name: known.name.to_owned(),
@@ -81,8 +135,12 @@ mod tests {
     fn each_role_is_told_what_concerns_it() {
         let names =
             |software, role| findings(software, role).into_iter().map(|finding| finding.name).collect::<Vec<_>>();
-        assert_eq!(names("Cyrus IMAPD 3.6.1", ServerRole::Primary), ["rights", "EMAILID"]);
-        assert!(names("Cyrus IMAPD 3.6.1", ServerRole::Standby).contains(&"8-bit headers".to_owned()));
-        assert!(names("Dovecot", ServerRole::Standby).is_empty());
+        assert_eq!(names("Cyrus IMAPD 3.6.1", ServerRole::Primary), ["rights", "EMAILID", "INBOX"]);
+        let cyrus = ["8-bit headers", "malformed messages", "folder names", "levels", "dates", "keywords"];
+        assert_eq!(names("Cyrus IMAPD 3.6.1", ServerRole::Standby), cyrus);
+        assert!(names("Dovecot", ServerRole::Primary).is_empty());
+        let dovecot = ["malformed messages", "dates", "keywords", "folder names", "special uses"];
+        assert_eq!(names("Dovecot", ServerRole::Standby), dovecot);
+        assert!(names("Another", ServerRole::Standby).is_empty());
     }
 }

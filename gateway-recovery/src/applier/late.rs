@@ -18,7 +18,7 @@ use understudy_database::{
     switch,
 };
 use understudy_failpoint as failpoint;
-use understudy_protocol::{Digest, FolderId, MailboxId, Uid, UidSet};
+use understudy_protocol::{Digest, FolderId, MailboxId, Uid, UidSet, UidValidity};
 
 use super::Work;
 use crate::{
@@ -88,6 +88,11 @@ impl Work<'_> {
             let name = self.name(folder)?;
             self.standby.close_if(&name).await?;
             let Some(status) = self.standby.session().status(&name).await? else { continue };
+            let filled = self.folder(folder)?.standby_uid_validity;
+            if filled != UidValidity(0) && filled != status.uid_validity {
+                // Nothing in it can be told by its UIDs. The next change in it finds that too, and applies it again.
+                continue;
+            }
             let mapped = mirror::mapped_standby_uids(self.pool(), self.mailbox(), folder, Uid(1)).await?;
             let mut strays = mirror::strays(self.pool(), self.mailbox(), folder).await?;
             if strays.is_empty() && u64::from(status.messages) == mapped.len() {

@@ -14,7 +14,7 @@ use understudy_imap_session::{Command, Error, Tagged};
 use understudy_protocol::{AddedMessage, ContentRef, Digest, FolderId, Seq, Uid, UidSet, UidValidity};
 use understudy_replication::plan::{Step, plan};
 
-use super::{FIRST, REFUSED_BATCH, REFUSED_ROUND, StandbyReset, Work};
+use super::{FIRST, REFUSED_BATCH, REFUSED_ROUND, Work};
 use crate::{
     append::{self, Outcome},
     strays::{self, Strays, Wanted},
@@ -45,7 +45,16 @@ impl Work<'_> {
             };
             let to_append: Vec<&AddedMessage> = rest.iter().map(|&index| &messages[index]).collect();
             let mut numbering = self.numbering(folder);
-            let done = append::append(&mut self.standby, &name, &to_append, &mut contents, numbering.as_mut()).await?;
+            let done = append::append(&mut self.standby, &name, &to_append, &mut contents, numbering.as_mut()).await;
+            let done = match done {
+                // Numbers of a folder that is not there cannot be raised.
+                Err(error)
+                    if error.is::<understudy_doveadm::Error>() && self.standby.examine(&name).await?.is_none() =>
+                {
+                    return Err(self.reset(folder));
+                }
+                done => done?,
+            };
             self.appended(folder, &done)?;
             if let Some(reason) = done.unraised {
                 self.lose(folder, reason);
@@ -73,10 +82,11 @@ impl Work<'_> {
             })
             .max();
         let (Some(uid_validity), Some(highest)) = (done.uid_validity, highest) else { return Ok(()) };
-        let known = self.folders.get_mut(&folder).context("appended to a folder that is not there")?;
-        if known.standby_uid_validity != uid_validity && known.standby_uid_validity != UidValidity(0) {
-            return Err(StandbyReset.into());
+        let before = self.folder(folder)?.standby_uid_validity;
+        if before != uid_validity && before != UidValidity(0) {
+            return Err(self.reset(folder));
         }
+        let known = self.folders.get_mut(&folder).context("appended to a folder that is not there")?;
         known.standby_uid_validity = uid_validity;
         known.standby_uid_next = known.standby_uid_next.max(Uid(highest.0.saturating_add(1)));
         self.effects.folders.insert(folder, known.clone());
@@ -153,7 +163,8 @@ impl Work<'_> {
             messages.iter().enumerate().filter(|(index, _)| outcomes[*index].is_none()).collect::<Vec<_>>()
         {
             let [loose, without_last] = strays::other_digests(&mut contents, index, message.content.size).await?;
-            if contents.last_byte(index).await? == Some(b'\r')
+            if !self.keeps_all
+                && contents.last_byte(index).await? == Some(b'\r')
                 && messages.iter().all(|m| m.content.digest != without_last)
             {
                 // What a crash left of `append::append_padded`: the copy that lacks its CR gives way to an exact one.
@@ -209,14 +220,18 @@ impl Work<'_> {
     pub(super) async fn open(&mut self, folder: FolderId) -> anyhow::Result<()> {
         self.raise().await?;
         let name = self.name(folder)?;
-        let Some(selected) = self.standby.select(&name).await? else { return Ok(()) };
+        let selected = match self.standby.select(&name).await {
+            Ok(Some(selected)) => selected,
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(self.unless_gone(folder, error)),
+        };
+        let before = self.folder(folder)?.standby_uid_validity;
+        if before != UidValidity(0) && before != selected.uid_validity {
+            return Err(self.reset(folder));
+        }
         let known = self.folders.get_mut(&folder).context("opened a folder that is not there")?;
         known.standby_mod_seq = known.standby_mod_seq.max(selected.mod_seq);
-        if known.standby_uid_validity == UidValidity(0) {
-            known.standby_uid_validity = selected.uid_validity;
-        } else if known.standby_uid_validity != selected.uid_validity {
-            return Err(StandbyReset.into());
-        }
+        known.standby_uid_validity = selected.uid_validity;
         Ok(())
     }
 

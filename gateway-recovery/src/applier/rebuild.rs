@@ -15,7 +15,7 @@ use understudy_database::{
 use understudy_doveadm::MailboxUpdate;
 use understudy_failpoint as failpoint;
 use understudy_imap_session::{Command, FolderName, Tagged};
-use understudy_protocol::{AddedMessage, FolderId, Uid, UidSet};
+use understudy_protocol::{AddedMessage, FolderId, Uid, UidSet, UidValidity};
 
 use super::{REBUILD_PAUSE, Work, continuity::floor, messages::addition, swap::Aside};
 use crate::{
@@ -178,15 +178,21 @@ impl Work<'_> {
 
     /// Has the folder the primary's UIDVALIDITY and UIDs after all, and room for the next ones?
     async fn is_whole(&mut self, folder: FolderId, known: &MirrorFolder, name: &FolderName) -> anyhow::Result<bool> {
-        let Some(selected) = self.standby.select(name).await? else { return Ok(false) };
+        let selected = match self.standby.select(name).await {
+            Ok(Some(selected)) => selected,
+            Ok(None) => return Ok(false),
+            Err(error) => return Err(self.unless_gone(folder, error)),
+        };
+        let uids = self.standby.session().uids(Uid(1)).await?;
         if selected.uid_validity != known.position.uid_validity
             || selected.uid_next > known.position.uid_next
             || !continuity::has_same_uids(self.pool(), self.mailbox(), folder).await?
+            || self.standby_uids(folder).await?.iter().any(|uid| !uids.contains(uid))
         {
-            return Ok(false);
-        }
-        let uids = self.standby.session().uids(Uid(1)).await?;
-        if self.standby_uids(folder).await?.iter().any(|uid| !uids.contains(uid)) {
+            let filled = known.standby_uid_validity;
+            if filled != UidValidity(0) && filled != selected.uid_validity {
+                return Err(self.reset(folder));
+            }
             return Ok(false);
         }
         let numbers = Rebuilt {

@@ -13,10 +13,10 @@ use tokio::sync::oneshot;
 use understudy_database::{
     brake,
     journal::{self, Intent},
-    mirror,
+    mirror::{self, MirrorFolder},
 };
 use understudy_imap_session::{Command, FolderName};
-use understudy_protocol::{AddedMessage, Change, FolderId, FolderPath, MailboxId, Seq, Uid, UidSet};
+use understudy_protocol::{AddedMessage, Change, FolderId, FolderPath, MailboxId, Seq, Uid, UidSet, UidValidity};
 use understudy_replication::plan::{Step, plan};
 
 use super::{Work, folders::spelled, messages::addition, unless_refused};
@@ -94,9 +94,16 @@ impl Work<'_> {
         let mut again: BTreeMap<FolderId, Vec<(Uid, Option<Uid>)>> = BTreeMap::new();
         let mut flags: BTreeMap<FolderId, BTreeMap<Vec<String>, UidSet>> = BTreeMap::new();
         let mut remove: BTreeMap<FolderPath, UidSet> = BTreeMap::new();
+        // First: what is written down of these comes all at once.
+        for repair in &repairs {
+            if let Repair::ApplyAgain { folder } | Repair::CreateFolder { folder } = repair {
+                self.fill_again(*folder, &mut left).await?;
+            }
+        }
         for repair in repairs {
             match repair {
                 Repair::CreateFolder { folder } => self.create_again(folder).await?,
+                Repair::ApplyAgain { .. } => {}
                 Repair::Append { folder, uid } => again.entry(folder).or_default().push((uid, None)),
                 Repair::Replace { folder, uid, standby_uid } => {
                     again.entry(folder).or_default().push((uid, Some(standby_uid)));
@@ -153,9 +160,23 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// A folder of the mirror is gone from the standby: an empty one takes its place, to be filled by the next repair.
+    /// A folder of the mirror is gone from the standby, or another one has its place.
+    async fn fill_again(&mut self, folder: FolderId, left: &mut Vec<String>) -> anyhow::Result<()> {
+        let Some(known) = self.folders.get(&folder).filter(|known| known.standby_uid_validity != UidValidity(0)) else {
+            return Ok(());
+        };
+        let path = known.path.clone();
+        match self.hindrance(folder).await? {
+            None => self.apply_again(folder, false).await?,
+            Some(why) => left.push(format!("{path}: {why}")),
+        }
+        Ok(())
+    }
+
+    /// A folder that the standby did not take before: an empty one, to be filled by the next repair.
     async fn create_again(&mut self, folder: FolderId) -> anyhow::Result<()> {
-        let Some(mut known) = self.folders.get(&folder).cloned() else { return Ok(()) };
+        let untaken = |known: &&MirrorFolder| known.standby_uid_validity == UidValidity(0);
+        let Some(mut known) = self.folders.get(&folder).filter(untaken).cloned() else { return Ok(()) };
         let name = FolderName::new(known.standby_name.as_str());
         self.standby.close().await?;
         self.standby.session().create(&name, &known.special_use).await?;

@@ -1,14 +1,14 @@
 //! A change of side at the front doors: hold, cut, flip, release.
 //!
 //! Keeps true: what was held is released, whatever happens; a hold that this process cannot release any more ends by itself
-//! (`route::HOLD_LIMIT`), and nothing changes sides after that. No more are held at once than connections to the database are set
-//! aside for: whatever a hold waits for needs another one.
+//! (`route::HOLD_LIMIT`), and nothing changes sides after that. Holds have connections to the database of their own: whatever a
+//! hold waits for needs another one.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{PgPool, Postgres, Transaction};
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
 use understudy_database::{
@@ -26,45 +26,63 @@ const CUTTING: Duration = Duration::from_secs(5);
 /// Longer than this a route's lock is not waited for.
 const LOCKING: Duration = Duration::from_secs(20);
 
-/// Mailboxes held at once, over all runs. Each keeps a connection to the database while its user waits, so a pool has to be wider
-/// than this by what everything else needs.
-pub const HELD_AT_ONCE: usize = 16;
-static HOLDS: Semaphore = Semaphore::const_new(HELD_AT_ONCE);
+/// Mailboxes held at once, over all runs. Each keeps a connection to the database while its user waits.
+pub(super) const HELD_AT_ONCE: u32 = 16;
+
+/// Where holds get their connections.
+#[derive(Clone)]
+pub(crate) struct Holds {
+    places: Arc<Semaphore>,
+    pool: PgPool,
+}
+
+impl Holds {
+    /// To the same database as `pool`, beside it.
+    pub(crate) fn beside(pool: &PgPool) -> Self {
+        let wide = pool.options().clone().max_connections(HELD_AT_ONCE);
+        let places = Arc::new(Semaphore::new(HELD_AT_ONCE as usize));
+        Self { places, pool: wide.connect_lazy_with(pool.connect_options().as_ref().clone()) }
+    }
+
+    /// Holds the log-ins and deliveries of a mailbox. The old side must be the one the route has.
+    pub(crate) async fn hold(&self, mailbox: MailboxId, target: Side, epoch: Epoch) -> Result<Held, Stop> {
+        let place = self.places.clone().acquire_owned().await.map_err(|error| internal(&error))?;
+        let since = Instant::now();
+        route::announce_hold(&self.pool, &[mailbox]).await?;
+        let mut transaction = self.pool.begin().await?;
+        let locked = timeout(LOCKING, route::hold(&mut transaction, &[mailbox])).await;
+        let held = locked.map_err(|_| {
+            fault(
+                "route_locked",
+                "something else holds the mailbox's route",
+                "Try again; see `understudy run list --open`.",
+            )
+        })??;
+        match held.first() {
+            Some(held) if held.epoch == epoch && held.side == target.other() => {
+                Ok(Held { transaction, _place: place, since })
+            }
+            Some(held) => Err(fault(
+                "epoch",
+                format!(
+                    "the mailbox changed sides meanwhile: it is on the {} in epoch {}",
+                    held.side.as_str(),
+                    held.epoch
+                ),
+                "Look at `understudy mailbox show`, and ask again if it is still wanted.",
+            )
+            .into()),
+            None => Err(fault("no_route", "the mailbox has no route", "Unprotect and protect it again.").into()),
+        }
+    }
+}
 
 /// A mailbox whose log-ins wait. Dropping it leaves the log-ins waiting until [`Held::release`] or the limit.
 pub(crate) struct Held {
     transaction: Transaction<'static, Postgres>,
-    _place: SemaphorePermit<'static>,
+    _place: OwnedSemaphorePermit,
     /// When the user's log-ins began to wait.
     pub(crate) since: Instant,
-}
-
-/// Holds the log-ins and deliveries of a mailbox. The old side must be the one the route has.
-pub(crate) async fn hold(pool: &PgPool, mailbox: MailboxId, target: Side, epoch: Epoch) -> Result<Held, Stop> {
-    let place = HOLDS.acquire().await.map_err(|error| internal(&error))?;
-    let since = Instant::now();
-    route::announce_hold(pool, &[mailbox]).await?;
-    let mut transaction = pool.begin().await?;
-    let locked = timeout(LOCKING, route::hold(&mut transaction, &[mailbox])).await;
-    let held = locked.map_err(|_| {
-        fault(
-            "route_locked",
-            "something else holds the mailbox's route",
-            "Try again; see `understudy run list --open`.",
-        )
-    })??;
-    match held.first() {
-        Some(held) if held.epoch == epoch && held.side == target.other() => {
-            Ok(Held { transaction, _place: place, since })
-        }
-        Some(held) => Err(fault(
-            "epoch",
-            format!("the mailbox changed sides meanwhile: it is on the {} in epoch {}", held.side.as_str(), held.epoch),
-            "Look at `understudy mailbox show`, and ask again if it is still wanted.",
-        )
-        .into()),
-        None => Err(fault("no_route", "the mailbox has no route", "Unprotect and protect it again.").into()),
-    }
 }
 
 /// Ends the user's sessions on the side that is left, at every front door.

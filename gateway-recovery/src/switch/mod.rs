@@ -39,14 +39,14 @@ use self::steps::{Steps, Stop, fault};
 use crate::{runs::Runner, verify::internal};
 
 pub(crate) use carry::{Depot, addition, stored};
-pub use door::HELD_AT_ONCE;
+pub(crate) use door::Holds;
 pub(crate) use sides::Sides;
 pub(crate) use sweep::Sweeper;
 
 /// Mailboxes of one run moved at once.
 const SIDE_BY_SIDE: usize = 8;
 /// The same where nothing is waited for.
-const AT_ONCE_IN_EMERGENCY: usize = HELD_AT_ONCE;
+const AT_ONCE_IN_EMERGENCY: usize = door::HELD_AT_ONCE as usize;
 /// How often it is looked whether somebody wants a run to stop.
 const CANCEL_POLL: Duration = Duration::from_millis(200);
 /// How long a mailbox that another run moves is waited for.

@@ -122,6 +122,7 @@ impl Runner {
         }
         let target = self.target(subject.mailbox).await?;
         let found = verify(&self.pool, &self.board, &target, false).await?;
+        self.apply_again_what_was_reset(subject.mailbox, &found);
         let (differing, told) = differing(&found);
         Ok(Live { seq, equal: differing == 0, told })
     }
@@ -131,7 +132,7 @@ impl Runner {
         let from = ["seeding", "mirroring", "on_standby"];
         switch::set_phase(&mut db, switch.mailbox, &from, phase, switch.run_id).await?;
         db.commit().await?;
-        door::hold(&self.pool, switch.mailbox, switch.target, switch.epoch).await
+        self.holds.hold(switch.mailbox, switch.target, switch.epoch).await
     }
 
     /// Waits until nothing comes from the primary any more, and everything that came is applied.

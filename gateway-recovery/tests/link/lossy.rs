@@ -208,7 +208,8 @@ async fn the_journal_is_what_was_acknowledged_whatever_the_link_does() {
     match std::env::var("UNDERSTUDY_SEED").ok().and_then(|seed| seed.parse().ok()) {
         Some(seed) => survive(seed).await,
         None => {
-            for seed in 0..4 {
+            let seeds = if std::env::var_os("UNDERSTUDY_LONG").is_some() { 200 } else { 4 };
+            for seed in 0..seeds {
                 survive(seed).await;
             }
         }

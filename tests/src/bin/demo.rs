@@ -3,9 +3,9 @@
 //! Keeps true: nothing is written outside its folder; whatever an earlier, killed demo left running there is ended first.
 
 use std::fs;
-use std::io::IsTerminal as _;
+use std::io::{ErrorKind, IsTerminal as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +14,6 @@ use rand::Rng as _;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
-use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 use understudy_tests::client::Client;
 use understudy_tests::dovecot::{Dovecot, Options, PASSWORD, free_port};
@@ -93,8 +92,6 @@ struct Demo {
     door: DovecotProxy,
     primary: Dovecot,
     standby: Dovecot,
-    /// The door's files.
-    _plan: Plan,
     /// Of the account `demo`.
     password: String,
     traffic: Traffic,
@@ -118,7 +115,7 @@ impl Demo {
         let dir = folder.join("understudy");
         fs::create_dir_all(&dir)?;
         let door_port = free(PORTS[3]).map_or_else(|| free_port(Ipv4Addr::LOCALHOST), Ok)?;
-        let plan = Plan::with_imap(Ipv4Addr::LOCALHOST, door_port)?;
+        let plan = Plan::in_dir(&folder.join("door"), Ipv4Addr::LOCALHOST, door_port)?;
         let servers = [("primary", &primary), ("standby", &standby)];
         let stack = Stack::up_in(&dir, &web, &servers, &plan.configuration()).await?;
         let door = DovecotProxy::start(&plan)?.quiet();
@@ -132,7 +129,7 @@ impl Demo {
         let made = stack.json(&["user", "add", ACCOUNT, "--role", "administrator", "--generate"]).await?;
         let password = made["password"].as_str().context("no password was made")?.to_owned();
         let traffic = Traffic { random: StdRng::from_os_rng(), mail: Mail::from_seed(rand::random()), changes: 0 };
-        Ok(Self { stack, door, primary, standby, _plan: plan, password, traffic })
+        Ok(Self { stack, door, primary, standby, password, traffic })
     }
 
     /// Proves that it mirrors and that what is shown works, and stops.
@@ -276,7 +273,6 @@ fn free(port: u16) -> Option<u16> {
 /// Where the demo lives, removed at its end.
 struct Folder {
     path: PathBuf,
-    _temp: Option<TempDir>,
     /// Two demos in one folder would end each other.
     _lock: fs::File,
 }
@@ -285,20 +281,20 @@ impl Folder {
     fn prepare() -> Result<Self> {
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no checkout")?;
         let own = checkout.join(".demo");
-        let (path, temp) = if own.as_os_str().len() <= FOLDER_LENGTH_MAX && is_passable(checkout) {
-            (own, None)
+        let path = if own.as_os_str().len() <= FOLDER_LENGTH_MAX && is_passable(checkout) {
+            own
         } else {
-            let temp = understudy_tests::temp_dir("us-demo-")?;
-            (temp.path().to_owned(), Some(temp))
+            // Found again by the next demo, should this one be killed.
+            PathBuf::from(format!("/tmp/us-demo-{}", rustix::process::geteuid().as_raw()))
         };
-        fs::create_dir_all(&path)?;
+        make_own(&path)?;
         let lock = fs::File::options().create(true).truncate(false).write(true).open(path.join("lock"))?;
         if lock.try_lock().is_err() {
             bail!("another demo runs in {}; end that one first", path.display());
         }
         process::end_all_in(&path)?;
         remove_contents(&path)?;
-        Ok(Self { path, _temp: temp, _lock: lock })
+        Ok(Self { path, _lock: lock })
     }
 
     fn path(&self) -> &Path {
@@ -312,6 +308,20 @@ impl Drop for Folder {
             eprintln!("Could not remove {}: {error}", self.path.display());
         }
     }
+}
+
+/// Makes the folder, or takes one that is ours: what lies in it is about to be removed, and anybody may make one in `/tmp`.
+fn make_own(path: &Path) -> Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        made => return made.with_context(|| format!("could not make {}", path.display())),
+    }
+    let found = fs::symlink_metadata(path)?;
+    if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
+        bail!("{} is not a folder of this user; remove it, then start the demo again", path.display());
+    }
+    // Servers that run as other users must get in.
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
 }
 
 /// All but the lock.

@@ -16,7 +16,7 @@ use understudy_tests::wait;
 /// Levels that may be gone in a moment are looked for again every ten seconds.
 const LEVEL_PATIENCE: Duration = Duration::from_secs(40);
 /// Characters that no folder name on Cyrus can have, beside the separator.
-const IMPOSSIBLE: &str = "!\"%;<>\\`{|}";
+const IMPOSSIBLE: &str = "!\"%;<>\\`{|}\u{7f}";
 
 /// Cyrus and Dovecot, one of them the primary, and what mirrors them.
 pub(super) struct Pair {

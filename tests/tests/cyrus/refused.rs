@@ -92,17 +92,23 @@ async fn what_cyrus_refuses_or_alters_is_named_with_its_reason() -> Result<()> {
 
 #[tokio::test]
 async fn what_dovecot_alters_of_cyruss_mail_is_named_with_its_reason() -> Result<()> {
-    let reasons = odd_mail_is_mirrored_or_named(Pair::from_cyrus(exact(PRIMARY)).await?).await?;
+    let pair = Pair::from_cyrus(exact(PRIMARY)).await?;
+    let checked = pair.stack.command(&["server", "check", PRIMARY, "--address", "ann"]).await?.expect(0)?;
+    for known in ["Cyrus IMAPD 3", "proxyservers", "EMAILID", "renaming it ends the session"] {
+        assert!(checked.stdout.contains(known), "{known} is missing:\n{}", checked.stdout);
+    }
+    let reasons = odd_mail_is_mirrored_or_named(pair).await?;
     assert!(reasons.iter().any(|given| given.contains("CR LF")), "{reasons:#?}");
     Ok(())
 }
 
-/// Every printable character, and more.
+/// Every printable character, some that control, and more.
 async fn odd_names(client: &mut Client) -> Result<()> {
     let punctuation = " !\"#$%&'()*+,-.:;<=>?@[\\]^_`{|}~";
     let each = punctuation.chars().map(|c| format!("a{c}b"));
     let more = ["  two  ", "=", "1=2", "a==b", "a..", "-", "中文/é!é", "x/!/y", "R&D/\"q\"/%"].map(str::to_owned);
-    for folder in each.chain(more) {
+    let control = ["a\tb", "\u{1}x", "x\u{7f}", "a\u{85}b"].map(str::to_owned);
+    for folder in each.chain(more).chain(control) {
         match client.create(&folder).await {
             Err(error) if error.is::<Refused>() => continue,
             other => other?,

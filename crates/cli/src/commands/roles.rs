@@ -2,6 +2,7 @@
 //!
 //! Not here: all three in one process (`up`).
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use secrecy::SecretString;
 use tracing::{info, warn};
 use understudy_admin_api::{AdminConfig, NginxConfig};
 use understudy_database::PgPool;
-use understudy_gateway_recovery::{ContentConfig, HELD_AT_ONCE, LinkSecurity, RecoveryConfig};
+use understudy_gateway_recovery::{ContentConfig, LinkSecurity, RecoveryConfig};
 use understudy_gateway_source::{LinkAccess, SourceConfig};
 use understudy_protocol::TenantId;
 
@@ -24,8 +25,8 @@ use crate::running::{DataDir, Database, Door, LinkEnds, Roles, Signals, content_
 /// Connections to the database, each role its own: together well below what the private cluster takes.
 /// Few: each takes its time to start, and plans every statement anew. Nobody keeps one while a mail server is waited for.
 const SOURCE_CONNECTIONS: u32 = 5;
-/// Besides those that keep mailboxes held while they change sides.
-const RECOVERY_CONNECTIONS: u32 = 12 + HELD_AT_ONCE as u32;
+/// Besides those that keep mailboxes held while they change sides: these are apart.
+const RECOVERY_CONNECTIONS: u32 = 12;
 const ADMIN_CONNECTIONS: u32 = 8;
 const DOOR_CONNECTIONS: u32 = 4;
 const NOTICE_CONNECTIONS: u32 = 6;
@@ -127,23 +128,41 @@ fn admin_needs_a_database() -> Failure {
 /// What one role alone needs that can go wrong before it starts.
 #[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
 enum Prepared {
-    Source { link: LinkAccess, metrics: Option<(Door, PrometheusHandle)> },
-    Recovery { link: LinkSecurity, door: Door, content: ContentConfig },
+    Source { link: LinkAccess, shown: Option<Shown> },
+    Recovery { link: LinkSecurity, door: Door, content: ContentConfig, shown: Option<Shown> },
     Admin { door: Door, socket: PathBuf, metrics: PrometheusHandle },
+}
+
+/// The metrics of a gateway that runs alone, and where they are shown.
+struct Shown {
+    door: Door,
+    metrics: PrometheusHandle,
+}
+
+impl Shown {
+    /// At `address`, the value of `setting`; without one, nowhere.
+    fn at(address: Option<SocketAddr>, setting: &str) -> Result<Option<Self>> {
+        address.map(|address| Ok(Self { door: Door::open(address, setting)?, metrics: metrics()? })).transpose()
+    }
+
+    /// Nobody is asked who he is there: they name nobody.
+    fn start(self, roles: &mut Roles, gateway: &str, journal: Option<PgPool>) {
+        let Self { door, metrics } = self;
+        info!("The {gateway} gateway shows its metrics at {}/metrics", web_address(door.address()));
+        roles.start("metrics", move |stop| {
+            Ok(super::role_metrics::serve(door.listener()?, journal.clone(), metrics.clone(), stop))
+        });
+    }
 }
 
 impl Prepared {
     fn new(role: Alone, config: &Config, data_dir: &DataDir) -> Result<Self> {
         let secret = || link_secret(&config.link_secret, &config.data_dir, LinkEnds::OneHere);
         Ok(match role {
-            Alone::Source => {
-                let link = link_access(config, secret)?;
-                let metrics = match config.source_metrics {
-                    Some(address) => Some((Door::open(address, "`metrics_listen` under [source]")?, metrics()?)),
-                    None => None,
-                };
-                Self::Source { link, metrics }
-            }
+            Alone::Source => Self::Source {
+                link: link_access(config, secret)?,
+                shown: Shown::at(config.source_metrics, "`metrics_listen` under [source]")?,
+            },
             Alone::Recovery => Self::Recovery {
                 link: match config.recovery_plaintext {
                     true => LinkSecurity::Clear(secret()?),
@@ -151,6 +170,7 @@ impl Prepared {
                 },
                 door: Door::open(config.recovery_listen, "`listen` under [recovery]")?,
                 content: content_config(config)?,
+                shown: Shown::at(config.recovery_metrics, "`metrics_listen` under [recovery]")?,
             },
             Alone::Admin => Self::Admin {
                 door: Door::open(config.admin_listen, "`listen` under [admin]")?,
@@ -162,15 +182,17 @@ impl Prepared {
 
     async fn start(self, roles: &mut Roles, config: &Config, database: &Database) -> Result<()> {
         match self {
-            Self::Source { link, metrics } => {
+            Self::Source { link, shown } => {
                 start_source(roles, config, database, link, Neighbours::Apart);
-                if let Some((door, metrics)) = metrics {
-                    info!("The source gateway shows its metrics at {}/metrics", web_address(door.address()));
-                    start_source_metrics(roles, database, door, metrics);
+                if let Some(shown) = shown {
+                    shown.start(roles, "source", Some(database.pool(1)));
                 }
             }
-            Self::Recovery { link, door, content } => {
+            Self::Recovery { link, door, content, shown } => {
                 sync_servers(config, database).await?;
+                if let Some(shown) = shown {
+                    shown.start(roles, "recovery", None);
+                }
                 start_recovery(roles, config, database, link, door, content, Neighbours::Apart);
                 start_doors(roles, config, database);
             }
@@ -344,14 +366,6 @@ pub(super) async fn sync_servers(config: &Config, database: &Database) -> Result
         warn!(server.name = name, "Server {name} is no longer in the configuration but has mailboxes, so it stays");
     }
     Ok(())
-}
-
-/// Shows the metrics of a source gateway that runs alone. Nobody is asked who he is there: they name nobody.
-fn start_source_metrics(roles: &mut Roles, database: &Database, door: Door, metrics: PrometheusHandle) {
-    let pool = database.pool(1);
-    roles.start("metrics", move |stop| {
-        Ok(super::source_metrics::serve(door.listener()?, pool.clone(), metrics.clone(), stop))
-    });
 }
 
 /// The process's metrics, and the task that keeps them tidy.

@@ -72,6 +72,7 @@ pub(crate) static ROOT: &[Key] = &[
             key("url", Kind::Urls(&["https"])),
             key("plaintext", Kind::Flag),
             key("hooks", Kind::Path),
+            key("metrics_listen", Kind::Listen),
         ]),
     ),
     key(

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use clap::Args;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::super::Context;
 use super::{One, on_primary};
@@ -191,8 +192,13 @@ impl Mailbox {
 
 pub(super) async fn show(context: &Context, client: &Client, one: &One) -> Result<Exit> {
     let query = on_primary(one.primary.as_ref());
-    let (mailbox, value) = client.read::<Mailbox>(&["mailboxes", &one.address], &query).await?;
+    let (mailbox, mut value) = client.read::<Mailbox>(&["mailboxes", &one.address], &query).await?;
+    let problems = match mailbox.set_aside {
+        0 => Vec::new(),
+        _ => client.list(&["mailboxes", &one.address, "problems"], &query).await?,
+    };
     if context.json {
+        value["problems"] = problems.into();
         output::json(&value);
         return Ok(Exit::Done);
     }
@@ -239,8 +245,8 @@ pub(super) async fn show(context: &Context, client: &Client, one: &One) -> Resul
         fact("Other UIDs in", Cell::toned(format!("{}: {}", lost.folder, lost.reason), Tone::Bad));
     }
     if mailbox.set_aside > 0 {
-        let text =
-            format!("{}, refused or altered by the standby", output::count(mailbox.set_aside, "message", "messages"));
+        let messages = output::count(mailbox.set_aside, "message", "messages");
+        let text = format!("{messages} not on the standby as on the primary; listed below");
         fact("Set aside", Cell::toned(text, Tone::Bad));
     }
     fact("Last change", output::ago(mailbox.last_transaction_at, now).into());
@@ -256,14 +262,14 @@ pub(super) async fn show(context: &Context, client: &Client, one: &One) -> Resul
         fact("Unproven", Cell::toned(text, Tone::Bad));
     }
     output::print(&facts.render());
-    if mailbox.set_aside > 0 {
-        set_aside(client, &one.address, &query).await?;
+    if !problems.is_empty() {
+        output::print(&format!("\n{}", table_of(&problems)?.render()));
     }
     Ok(Exit::Done)
 }
 
 /// The messages that the standby does not hold as they are, and why.
-async fn set_aside(client: &Client, address: &str, query: &[(&str, &str)]) -> Result<()> {
+fn table_of(problems: &[Value]) -> Result<Table> {
     #[derive(Deserialize)]
     struct Problem {
         folder: String,
@@ -273,7 +279,7 @@ async fn set_aside(client: &Client, address: &str, query: &[(&str, &str)]) -> Re
         reason: String,
     }
     let mut table = Table::new(&["FOLDER", "UID", "SIZE", "WHAT", "WHY"]);
-    for item in &client.list(&["mailboxes", address, "problems"], query).await? {
+    for item in problems {
         let problem: Problem = decode(item)?;
         table.row([
             problem.folder.into(),
@@ -283,6 +289,5 @@ async fn set_aside(client: &Client, address: &str, query: &[(&str, &str)]) -> Re
             problem.reason.into(),
         ]);
     }
-    output::print(&format!("\n{}", table.render()));
-    Ok(())
+    Ok(table)
 }
