@@ -1,12 +1,13 @@
 //! Answers to what the recovery site asks about a primary: what it holds, what it can do.
 
-use std::io;
+use std::{io, path::Path};
 
 use bytes::Bytes;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use understudy_database::source;
+use understudy_doveadm::Doveadm;
 use understudy_imap_session::{Address, Error, Login, Session};
 use understudy_protocol::{
     FolderPath, MailboxId, UidSet, codec,
@@ -94,29 +95,41 @@ impl Frames for Sender {
     }
 }
 
-/// The users a primary serves, where the log-in tells.
+/// The users a primary serves, where its management interface or the file of log-ins tells.
 pub(crate) async fn discover(server: &Server) -> Result<Reported, Trouble> {
-    let cannot = |reason: String, remedy: &str| Trouble {
-        kind: "cannot_discover".to_owned(),
-        reason,
-        remedy: remedy.to_owned(),
-        fault: false,
-    };
-    let file = match (server.login.method, &server.login.password_file) {
-        (LoginMethod::Each, Some(file)) => file,
+    let users = match (&server.manage, server.login.method, &server.login.password_file) {
+        (Some(manage), ..) => {
+            let listed = async {
+                Doveadm::open(&manage.doveadm, &manage.key_file, server.ca_file.as_deref()).await?.users().await
+            };
+            listed.await.map_err(|error| error.trouble(&server.name))?
+        }
+        (None, LoginMethod::Each, Some(file)) => named_in(file).await?,
         _ => {
-            return Err(cannot(
+            return Err(cannot_discover(
                 format!("{} cannot tell its users over IMAP", server.name),
-                "Give a list: `understudy mailbox protect --from-file USERS.csv`.",
+                format!(
+                    "Give a list: `understudy mailbox protect --from-file USERS.csv`. Or, of a Dovecot, name its management \
+                     interface: `understudy server change {} --doveadm URL --doveadm-key-file FILE`.",
+                    server.name
+                ),
             ));
         }
     };
+    Ok(Reported::Discover { users })
+}
+
+/// Whom a file of log-ins names.
+async fn named_in(file: &Path) -> Result<Vec<String>, Trouble> {
     let text = tokio::fs::read_to_string(file).await.map_err(|error| {
-        cannot(
+        cannot_discover(
             format!("{} could not be read: {error}", file.display()),
-            "Make the file readable for the source gateway.",
+            "Make the file readable for the source gateway.".to_owned(),
         )
     })?;
-    let users = text.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect();
-    Ok(Reported::Discover { users })
+    Ok(text.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect())
+}
+
+fn cannot_discover(reason: String, remedy: String) -> Trouble {
+    Trouble { kind: "cannot_discover".to_owned(), reason, remedy, fault: false }
 }

@@ -3,13 +3,16 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use understudy_tests::client::{Client, Snapshot};
 use understudy_tests::compare::compare;
 use understudy_tests::mail::Mail;
 use understudy_tests::scenario::{PRIMARY, STANDBY, Scenario};
+use understudy_tests::wait;
 
+const PATIENCE: Duration = Duration::from_secs(60);
 const FOLDERS: [&str; 4] = ["INBOX", "Sent", "Work", "Work/Old"];
 
 /// A mailbox with this many messages in each of four folders, mirrored.
@@ -108,10 +111,7 @@ async fn a_primary_that_comes_back_empty_leaves_the_standby_whole_until_a_person
     scenario.log_in("ann").await?.append("INBOX", &[], None, &mail.plain(500)).await?;
     scenario.until("ann", "has nothing to apply", |shown| shown["lag"]["transactions"] == 0).await?;
     let wanted = messages(&before) + 1;
-    understudy_tests::wait::until("new mail arrives", std::time::Duration::from_secs(60), async || {
-        Ok(messages(&on_standby(&scenario).await?) == wanted)
-    })
-    .await?;
+    wait::until("new mail arrives", PATIENCE, async || Ok(messages(&on_standby(&scenario).await?) == wanted)).await?;
 
     // A barrier does not claim what is not so.
     let waited = scenario.stack.command(&["mailbox", "wait", "ann"]).await?.expect(1)?;
@@ -148,8 +148,15 @@ async fn what_a_person_discards_stays_and_verify_says_that_it_is_kept() -> Resul
         ann.delete(folder).await?;
     }
     until_held(&scenario).await?;
-    scenario.until("ann", "has nothing to apply", |shown| shown["lag"]["transactions"] == 0).await?;
-    let kept = messages(&on_standby(&scenario).await?);
+    // Every removal has been captured when all that is left waits.
+    let mut kept = 0;
+    wait::until("all that was removed waits", PATIENCE, async || {
+        let held = scenario.stack.json(&["mailbox", "held", "ann"]).await?;
+        let Ok(standby) = on_standby(&scenario).await else { return Ok(false) };
+        kept = messages(&standby);
+        Ok(held["messages"] == kept)
+    })
+    .await?;
     assert!(kept >= 60, "{kept} messages are left");
     scenario.stack.command(&["mailbox", "discard", "ann"]).await?.expect(0)?;
     until_mirroring(&scenario).await?;
@@ -219,18 +226,22 @@ async fn rewriting_most_of_a_mailbox_is_held() -> Result<()> {
         }
     }
     until_held(&scenario).await?;
-    scenario.until("ann", "has nothing to apply", |shown| shown["lag"]["transactions"] == 0).await?;
-    let held = scenario.stack.json(&["mailbox", "held", "ann"]).await?;
-    // It may have noticed only with the fiftieth.
-    let parked = held["messages"].as_u64().unwrap_or_default();
-    ensure!((11..=60).contains(&parked), "{held:#}");
-    let standby = on_standby(&scenario).await?;
-    assert_eq!(messages(&standby) as u64, 80 + parked);
     let digests = |snapshot: &Snapshot| -> HashSet<[u8; 32]> {
         let messages = snapshot.folders.values().flat_map(|folder| &folder.messages);
         messages.map(|message| *message.digest.as_bytes()).collect()
     };
-    assert_eq!(digests(&before).intersection(&digests(&standby)).count() as u64, 20 + parked);
+    let old = digests(&before);
+    // Until every altered copy is there, and every removal has been captured: then what is there besides is what waits.
+    let mut parked = 0;
+    wait::until("all that was removed waits", PATIENCE, async || {
+        parked = scenario.stack.json(&["mailbox", "held", "ann"]).await?["messages"].as_u64().unwrap_or_default();
+        let standby = on_standby(&scenario).await?;
+        let kept = digests(&standby).intersection(&old).count() as u64;
+        Ok(messages(&standby) as u64 == kept + 60 && kept == 20 + parked)
+    })
+    .await?;
+    // It may have noticed only with the fiftieth.
+    ensure!((11..=60).contains(&parked), "{parked} wait");
     scenario.stack.command(&["mailbox", "release", "ann"]).await?.expect(0)?;
     until_mirroring(&scenario).await?;
     scenario.settle_and_compare(&["ann"]).await
@@ -247,9 +258,14 @@ async fn names_of_parked_folders_can_be_used_again() -> Result<()> {
     ann.append("Sent", &[], None, &mail.plain(300)).await?;
     ann.create("Other").await?;
     ann.append("Other", &[], None, &mail.plain(300)).await?;
-    scenario.until("ann", "has nothing to apply", |shown| shown["lag"]["transactions"] == 0).await?;
+    // Else there never was a folder Other to be renamed.
+    wait::until("the new folders are on the standby", PATIENCE, async || {
+        let Ok(standby) = on_standby(&scenario).await else { return Ok(false) };
+        Ok(standby.folders.get("Other").is_some_and(|other| other.messages.len() == 1) && messages(&standby) == 82)
+    })
+    .await?;
     ann.rename("Other", "Work").await?;
-    understudy_tests::wait::until("the parked folder goes aside", std::time::Duration::from_secs(60), async || {
+    wait::until("the parked folder goes aside", PATIENCE, async || {
         // A folder may go aside between its being listed and its being read.
         let Ok(standby) = on_standby(&scenario).await else { return Ok(false) };
         Ok(standby.folders.keys().any(|name| name.starts_with("Work (held")) && messages(&standby) == 82)

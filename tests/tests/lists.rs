@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
-use understudy_tests::scenario::{PRIMARY, STANDBY, Scenario};
+use understudy_tests::scenario::{self, PRIMARY, STANDBY, Scenario};
 
 async fn addresses(scenario: &Scenario) -> Result<Vec<String>> {
     let list = scenario.stack.json(&["mailbox", "list"]).await?;
@@ -43,6 +43,23 @@ async fn a_half_bad_list_changes_nothing_unless_told_to_skip() -> Result<()> {
     protect(&[]).await?.expect(0)?;
     assert_eq!(addresses(&scenario).await?, ["ann", "bob", "cleo"], "protecting again changes nothing");
     scenario.settle_and_compare(&["ann", "bob", "cleo"]).await
+}
+
+#[tokio::test]
+async fn a_primary_with_a_management_interface_names_all_its_users() -> Result<()> {
+    let users = ["ann", "bob", "cleo"];
+    let scenario = Scenario::between(scenario::primary(&users).managed(), scenario::standby(&users)).await?;
+    let protect = ["mailbox", "protect", "--discover", "--primary", PRIMARY, "--standby", STANDBY, "--yes"];
+    let discovered = scenario.stack.command(&protect).await?.expect(0)?;
+    assert!(discovered.stdout.contains("3 users"), "{discovered:?}");
+    assert_eq!(addresses(&scenario).await?, users);
+    scenario.settle_and_compare(&users).await?;
+
+    // Only primaries are asked.
+    let refused =
+        scenario.stack.command(&["mailbox", "protect", "--discover", "--primary", STANDBY, "--standby", STANDBY]);
+    assert_ne!(refused.await?.code, 0);
+    Ok(())
 }
 
 #[tokio::test]

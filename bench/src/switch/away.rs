@@ -116,14 +116,15 @@ async fn home_after(site: &Site, user: &str, changes: u32, round: u64) -> Result
 fn work(program: &mut Client, changes: u32, round: u64) -> Result<(u64, u64)> {
     let mut random = Random::new(9, round);
     let folders = folder_changes(program, round)?;
-    let new: Vec<_> = (0..(changes - folders) * 2 / 5)
+    let rest = changes.saturating_sub(folders);
+    let new: Vec<_> = (0..rest * 2 / 5)
         .map(|number| small_message(&format!("away-{round}-{number}@bench"), MESSAGE_BYTES, &mut random))
         .collect();
     for batch in new.chunks(BATCH) {
         program.append("INBOX", batch)?;
     }
     let mut moved_bytes = 0;
-    let mut left = changes - folders - new.len() as u32;
+    let mut left = rest - new.len() as u32;
     // Every folder in turn, its oldest messages first: each is touched once.
     for folder in Workload::folders() {
         program.command(&format!("SELECT {}", quote(folder)))?;

@@ -121,6 +121,19 @@ impl Doveadm {
         Ok(self.call(&calls).await?.into_iter().map(|answer| answer.map(drop)).collect())
     }
 
+    /// All users of the server's user database, where that can list them.
+    pub async fn users(&self) -> Result<Vec<String>> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Listed {
+            user_list: Vec<String>,
+        }
+        let answer = self.call_one(Call::new("user", json!({ "userMask": ["*"] }))).await?;
+        let Listed { user_list } =
+            serde_json::from_value(answer).map_err(|_| Error::Answer("its list of users is no list"))?;
+        Ok(user_list)
+    }
+
     /// The commands that the server offers: shows that it answers and takes the key, and changes nothing.
     pub async fn commands(&self) -> Result<Vec<String>> {
         #[derive(Deserialize)]

@@ -80,7 +80,7 @@ pub struct Canary {
     pub password_file: Option<PathBuf>,
 }
 
-/// A standby's management interface, through which it can keep the primary's UIDs.
+/// A server's management interface: a standby can keep the primary's UIDs through it, and a primary name its users.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manage {

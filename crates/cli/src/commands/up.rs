@@ -3,6 +3,7 @@
 //! Keeps true: the ready file is there only while everything answers; roles stop before the database does.
 
 use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -63,13 +64,7 @@ pub(crate) async fn run(up: &Up, context: &Context) -> Result<Exit> {
             "`up` runs both gateways on one database: [database] source_url and [source] recovery_url are for `understudy source`"
         );
     }
-    if !config.recovery_listen.ip().is_loopback() {
-        return Err(Failure::usage(
-            format!("`up` does not listen on {} for the link", config.recovery_listen),
-            "both gateways are in this process, and their link is in clear text: it stays on this machine",
-            "remove `listen` under [recovery]; for a source site elsewhere run `understudy recovery` and `understudy admin`",
-        ));
-    }
+    let link_listen = link_listen(config.recovery_listen)?;
     let signals = Signals::listen()?;
     let data_dir = DataDir::lock(&config.data_dir, &["source", "recovery", "admin"])?;
     if let Some(path) = &up.ready_file {
@@ -78,7 +73,7 @@ pub(crate) async fn run(up: &Up, context: &Context) -> Result<Exit> {
     let prepared = Prepared {
         secret: link_secret(&config.link_secret, &config.data_dir, LinkEnds::BothHere)?,
         admin: Door::open(config.admin_listen, "`listen` under [admin], or UNDERSTUDY__ADMIN__LISTEN")?,
-        recovery: Door::open(config.recovery_listen, "`listen` under [recovery], or UNDERSTUDY__RECOVERY__LISTEN")?,
+        recovery: Door::open(link_listen, "`listen` under [recovery], or UNDERSTUDY__RECOVERY__LISTEN")?,
         content: content_config(&config)?,
         socket: data_dir.socket(config.admin_socket())?,
         metrics: metrics()?,
@@ -109,6 +104,27 @@ pub(crate) async fn run(up: &Up, context: &Context) -> Result<Exit> {
 }
 
 /// Runs the roles until a signal asks to stop or one of them cannot start.
+/// Where the link listens: both gateways are in this process, and their link is in clear text, so it stays on this machine.
+fn link_listen(wanted: SocketAddr) -> Result<SocketAddr> {
+    let here = match wanted.ip() {
+        ip if ip.is_loopback() => return Ok(wanted),
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => SocketAddr::from((Ipv4Addr::LOCALHOST, wanted.port())),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => SocketAddr::from((Ipv6Addr::LOCALHOST, wanted.port())),
+        _ => {
+            return Err(Failure::usage(
+                format!("`up` does not listen on {wanted} for the link"),
+                "both gateways are in this process, and their link is in clear text: it stays on this machine",
+                "remove `listen` under [recovery]; for a source site elsewhere run `understudy recovery` and `understudy admin`",
+            ));
+        }
+    };
+    warn!(
+        "`up` has both ends of the link: it listens on {here} alone, not on {wanted}. For a source site elsewhere run `understudy recovery` \
+         and `understudy admin`"
+    );
+    Ok(here)
+}
+
 async fn serve(
     up: &Up,
     context: &Context,
@@ -213,4 +229,21 @@ Stop with Ctrl-C.\n\n",
         data = config.data_dir.display(),
         place = database.place(),
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_link_of_both_gateways_stays_on_this_machine() {
+        let check = |wanted: &str, listens: Option<&str>| {
+            let found = link_listen(wanted.parse().expect("an address")).ok();
+            assert_eq!(found, listens.map(|listens| listens.parse().expect("an address")), "{wanted}");
+        };
+        check("127.0.0.9:8443", Some("127.0.0.9:8443"));
+        check("0.0.0.0:8443", Some("127.0.0.1:8443"));
+        check("[::]:8443", Some("[::1]:8443"));
+        check("192.0.2.1:8443", None);
+    }
 }

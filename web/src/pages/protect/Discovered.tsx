@@ -57,7 +57,7 @@ export function Discovered({ primary, run: asked, picked, onPick }: DiscoveredPr
         <Button variant="default" loading={id !== null && (!run || !ended(run))} onClick={() => void ask()}>Ask {primary} for its users</Button>
         {users && <span className="quiet small">{mailboxes(users.length)}, {count(users.length - fresh.length)} protected already</span>}
       </div>
-      <p className="quiet small">IMAP cannot list users. A server whose log-ins are in a file (“each”) can; with the others, paste a list instead.</p>
+      <p className="quiet small">IMAP cannot list users. A Dovecot whose management interface is named can, and a server whose log-ins are in a file (“each”); with the others, paste a list instead.</p>
       <Problem error={error} />
       {why?.reason && <div className="note wait" role="status"><ReasonAndRemedy reason={why.reason} remedy={why.remedy} /></div>}
       {users && (
