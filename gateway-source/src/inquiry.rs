@@ -102,7 +102,11 @@ pub(crate) async fn discover(server: &Server) -> Result<Reported, Trouble> {
             let listed = async {
                 Doveadm::open(&manage.doveadm, &manage.key_file, server.ca_file.as_deref()).await?.users().await
             };
-            listed.await.map_err(|error| error.trouble(&server.name))?
+            listed.await.map_err(|error| Trouble {
+                // Nobody asks again by itself.
+                remedy: error.remedy().unwrap_or("Ask again once it answers.").to_owned(),
+                ..error.trouble(&server.name)
+            })?
         }
         (None, LoginMethod::Each, Some(file)) => named_in(file).await?,
         _ => {

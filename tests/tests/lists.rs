@@ -3,7 +3,8 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
-use understudy_tests::scenario::{self, PRIMARY, STANDBY, Scenario};
+use understudy_tests::dovecot::{Dovecot, MASTER, Options};
+use understudy_tests::scenario::{PRIMARY, STANDBY, Scenario};
 
 async fn addresses(scenario: &Scenario) -> Result<Vec<String>> {
     let list = scenario.stack.json(&["mailbox", "list"]).await?;
@@ -48,12 +49,26 @@ async fn a_half_bad_list_changes_nothing_unless_told_to_skip() -> Result<()> {
 #[tokio::test]
 async fn a_primary_with_a_management_interface_names_all_its_users() -> Result<()> {
     let users = ["ann", "bob", "cleo"];
-    let scenario = Scenario::between(scenario::primary(&users).managed(), scenario::standby(&users)).await?;
-    let protect = ["mailbox", "protect", "--discover", "--primary", PRIMARY, "--standby", STANDBY, "--yes"];
+    let scenario = Scenario::start(&users).await?;
+    let listing = Dovecot::start(Options::new("mail-b").users(users).without_fsync().managed())?;
+    let (imap, doveadm) = (listing.imap_url(), listing.doveadm_url());
+    let password = listing.master_password_file().display().to_string();
+    let key = listing.key_file().context("no key")?.display().to_string();
+    let login = ["--login", "master", "--user", MASTER, "--password-file", &password];
+    let add = [&["server", "add", "mail-b", "--role", "primary", "--imap", &imap], &login[..]].concat();
+    scenario.stack.command(&add).await?.expect(0)?;
+    let protect = ["mailbox", "protect", "--discover", "--primary", "mail-b", "--standby", STANDBY, "--yes"];
+    let refused = scenario.stack.command(&protect).await?.expect(1)?;
+    assert!(refused.stderr.contains("server change mail-b --doveadm"), "{refused:?}");
+
+    // As it was told.
+    let change = ["server", "change", "mail-b", "--doveadm", &doveadm, "--doveadm-key-file", &key];
+    scenario.stack.command(&change).await?.expect(0)?;
     let discovered = scenario.stack.command(&protect).await?.expect(0)?;
     assert!(discovered.stdout.contains("3 users"), "{discovered:?}");
     assert_eq!(addresses(&scenario).await?, users);
-    scenario.settle_and_compare(&users).await?;
+    scenario.settle().await?;
+    scenario.stack.command(&["mailbox", "verify", "--all", "--deep"]).await?.expect(0)?;
 
     // Only primaries are asked.
     let refused =

@@ -25,12 +25,6 @@ pub(crate) fn problems(server: &Server) -> Vec<ProblemItem> {
     if let Some(manage) = &server.manage {
         problems.extend(url_problem("/manage/doveadm", &manage.doveadm, &["https", "http"], Some("http")));
         problems.extend(file_problem("/manage/key_file", &manage.key_file));
-        if server.role == ServerRole::Primary {
-            problems.push(ProblemItem::at(
-                "/manage",
-                "only a standby has a management interface here; a primary is only read",
-            ));
-        }
     }
     if let Some(canary) = &server.canary {
         if canary.address.trim().is_empty() {
@@ -173,15 +167,19 @@ mod tests {
     }
 
     #[test]
-    fn only_a_standby_is_managed() {
-        let manage = || Some(Manage { doveadm: "https://dr-1:8080".to_owned(), key_file: PathBuf::from("/key") });
-        check(|server| server.manage = manage(), &["/manage"]);
-        check(
-            |server| {
-                server.role = ServerRole::Standby;
-                server.manage = manage();
-            },
-            &[],
-        );
+    fn a_management_interface_has_a_url_and_a_key_file() {
+        for role in [ServerRole::Primary, ServerRole::Standby] {
+            let managed = |doveadm: &str, key_file: &str, expected: &[&str]| {
+                let manage = Manage { doveadm: doveadm.to_owned(), key_file: PathBuf::from(key_file) };
+                let change = |server: &mut Server| {
+                    server.role = role;
+                    server.manage = Some(manage);
+                };
+                check(change, expected);
+            };
+            managed("https://dr-1:8080", "/key", &[]);
+            managed("imap://dr-1:8080", "/key", &["/manage/doveadm"]);
+            managed("https://dr-1:8080", "key", &["/manage/key_file"]);
+        }
     }
 }

@@ -82,7 +82,7 @@ enum Method {
     Each,
 }
 
-/// A standby's management interface, through which it can keep the primary's UIDs.
+/// A server's management interface: a standby keeps the primary's UIDs through it, and a primary names its users.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Manage {

@@ -2158,7 +2158,7 @@ export interface components {
             /** Format: int64 */
             total: number;
         };
-        /** @description A standby's management interface, through which it can keep the primary's UIDs. */
+        /** @description A server's management interface: a standby keeps the primary's UIDs through it, and a primary names its users. */
         Manage: {
             doveadm: string;
             key_file: string;
