@@ -1,7 +1,7 @@
 // What every screen begins with: its name, where it belongs, what can be done. The name takes the focus when one comes from
 // elsewhere, so that a screen reader says where one is.
 import { type ReactNode, useEffect, useRef } from "react";
-import { Link } from "react-router";
+import { Link, useLocation } from "react-router";
 
 interface PageProps {
   title: string;
@@ -15,18 +15,24 @@ interface PageProps {
   children: ReactNode;
 }
 
+/** The router's key of the address that the browser opened. */
+const OPENED = "default";
 let first = true;
 
 export function Page({ title, tab, about, above, mark, actions, children }: PageProps) {
   const heading = useRef<HTMLHeadingElement>(null);
   const name = tab ?? title;
+  const { key } = useLocation();
   useEffect(() => {
     document.title = `${name} · Understudy`;
   }, [name]);
   useEffect(() => {
-    if (!first) heading.current?.focus({ preventScroll: true });
+    // Whoever was quicker than the first screen comes from elsewhere too.
+    if (!first || key !== OPENED) heading.current?.focus({ preventScroll: true });
     first = false;
     window.scrollTo(0, 0);
+    // Only when one comes: not when the address changes below a screen that stays, such as by a filter.
+    // eslint-disable-next-line react-hooks/exhaustive-deps
   }, []);
   return (
     <>

@@ -1,1 +1,0 @@
-import{t as e}from"./Wizard-BUGsLJgO.js";import{$ as t}from"./Page-lEYDuZtT.js";var n=t();function r(){return(0,n.jsx)(e,{target:`standby`})}export{r as default};
