@@ -36,6 +36,7 @@ const SCREENS: &[&str] = &[
     "/protect",
     "/servers",
     "/servers/{*rest}",
+    "/link",
     "/policies",
     "/policies/{*rest}",
     "/switchover",

@@ -1,5 +1,6 @@
 // Every screen: its address, its name in the navigation, its file. `admin-api/src/web.rs` serves the page at these addresses.
 import { type ComponentType, lazy, type ReactNode } from "react";
+import type { Me } from "./api/session";
 import * as icons from "./parts/icons";
 
 export interface Screen {
@@ -16,11 +17,14 @@ export interface Screen {
   for?: string[];
   /** Also for the `user` of one mailbox. */
   own?: boolean;
+  /** For the provider's people: it is about all tenants at once. */
+  provider?: boolean;
 }
 
-/** Whether a screen is for this role. */
-export function isFor(screen: Screen, role: string): boolean {
-  return role === "user" ? screen.own === true : !screen.for || screen.for.includes(role);
+/** Whether a screen is for them. */
+export function isFor(screen: Screen, me: Me): boolean {
+  if (screen.provider && !me.is_provider) return false;
+  return me.role === "user" ? screen.own === true : !screen.for || screen.for.includes(me.role);
 }
 
 export const SCREENS: Screen[] = [
@@ -31,6 +35,7 @@ export const SCREENS: Screen[] = [
   { path: "/servers", name: "Servers", key: "s", icon: <icons.Rack />, element: lazy(() => import("./pages/servers/Servers")) },
   { path: "/servers/new", element: lazy(() => import("./pages/servers/NewServer")) },
   { path: "/servers/:name", element: lazy(() => import("./pages/servers/ServerPage")) },
+  { path: "/link", name: "Link", key: "k", provider: true, icon: <icons.Chain />, element: lazy(() => import("./pages/link/LinkPage")) },
   { path: "/policies", name: "Policies", key: "l", icon: <icons.Scales />, element: lazy(() => import("./pages/policies/Policies")) },
   { path: "/policies/:name", element: lazy(() => import("./pages/policies/PolicyPage")) },
   { path: "/switchover", name: "Switchover", key: "w", heading: "Change sides", icon: <icons.Over />, element: lazy(() => import("./pages/switching/Switchover")) },

@@ -70,29 +70,55 @@ pub struct ServerTrouble {
 }
 
 macro_rules! select_servers {
-    ($tail:literal $(, $argument:expr)* $(,)?) => {
+    ($protected:literal, $tail:literal $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             Row,
             r#"select s.server_id, s.tenant_id, s.definition as "definition: Json<Server>", s.configured,
                       s.last_check as "last_check: Json<CheckOutcome>", s.last_checked_at, s.created_at,
                       coalesce(protected.mailboxes, 0) as "mailboxes!"
-               from server s
-               -- Counted once for all servers, not once for each: there may be very many mailboxes.
-               left join (
-                   select side.server_id, count(*) as mailboxes
-                   from mailbox m
-                   cross join lateral (values (m.primary_server_id), (m.standby_server_id)) as side (server_id)
-                   where m.unprotected_at is null
-                   group by side.server_id
-               ) protected on protected.server_id = s.server_id "# + $tail
+               from server s "# + $protected + " " + $tail
             $(, $argument)*
+        )
+    };
+}
+
+/// Many servers: their mailboxes are counted once for all, by pairs of servers, since there may be very many mailboxes.
+macro_rules! select_many {
+    ($tail:literal $(, $argument:expr)* $(,)?) => {
+        select_servers!(
+            "left join (
+                 with pair as materialized (
+                     select primary_server_id, standby_server_id, count(*) as mailboxes
+                     from mailbox where unprotected_at is null group by 1, 2
+                 )
+                 select side.server_id, sum(pair.mailboxes)::bigint as mailboxes
+                 from pair cross join lateral (values (pair.primary_server_id), (pair.standby_server_id)) as side (server_id)
+                 group by 1
+             ) protected on protected.server_id = s.server_id",
+            $tail $(, $argument)*
+        )
+    };
+}
+
+/// One server: its mailboxes are found by the keys that begin with a side, and the others are not read.
+macro_rules! select_one {
+    ($tail:literal $(, $argument:expr)* $(,)?) => {
+        select_servers!(
+            "cross join lateral (
+                 select (select count(*) from mailbox m where m.standby_server_id = s.server_id and m.unprotected_at is null)
+                      + (select coalesce(sum(ours.mailboxes), 0)::bigint from tenant t cross join lateral (
+                             select count(*) as mailboxes from mailbox m
+                             where m.tenant_id = t.tenant_id and m.primary_server_id = s.server_id and m.unprotected_at is null
+                         ) ours) as mailboxes
+             ) protected",
+            $tail $(, $argument)*
         )
     };
 }
 
 /// The tenant's server of this name, or the provider's that it shares.
 pub async fn get(executor: impl PgExecutor<'_>, tenant: TenantId, name: &str) -> Result<Option<StoredServer>> {
-    let row = select_servers!(
+    let row = select_one!(
         "where (s.tenant_id = $1
                     or exists (select from server_share h where h.server_id = s.server_id and h.tenant_id = $1))
                and s.name = $2
@@ -107,7 +133,7 @@ pub async fn get(executor: impl PgExecutor<'_>, tenant: TenantId, name: &str) ->
 
 /// The server with this number.
 pub async fn by_id(executor: impl PgExecutor<'_>, server_id: i64) -> Result<Option<StoredServer>> {
-    let row = select_servers!("where s.server_id = $1", server_id).fetch_optional(executor).await?;
+    let row = select_one!("where s.server_id = $1", server_id).fetch_optional(executor).await?;
     Ok(row.map(StoredServer::from))
 }
 
@@ -119,7 +145,7 @@ pub async fn list(
     after: Option<&str>,
     limit: i64,
 ) -> Result<Vec<StoredServer>> {
-    let rows = select_servers!(
+    let rows = select_many!(
         "where (s.tenant_id = $1
                 or exists (select from server_share h where h.server_id = s.server_id and h.tenant_id = $1))
            and ($2::text is null or s.role = $2) and ($3::text is null or s.name > $3)
@@ -153,9 +179,13 @@ pub async fn own_names(executor: impl PgExecutor<'_>, tenant: TenantId) -> Resul
 /// How many of the tenant's protected mailboxes are on each server.
 pub async fn mailboxes_of(executor: impl PgExecutor<'_>, tenant: TenantId) -> Result<Vec<(i64, i64)>> {
     let rows = sqlx::query!(
-        r#"select side.server_id as "server_id!", count(*) as "mailboxes!"
-           from mailbox m cross join lateral (values (m.primary_server_id), (m.standby_server_id)) as side (server_id)
-           where m.tenant_id = $1 and m.unprotected_at is null group by 1"#,
+        r#"with pair as materialized (
+               select primary_server_id, standby_server_id, count(*) as mailboxes
+               from mailbox where tenant_id = $1 and unprotected_at is null group by 1, 2
+           )
+           select side.server_id as "server_id!", sum(pair.mailboxes)::bigint as "mailboxes!"
+           from pair cross join lateral (values (pair.primary_server_id), (pair.standby_server_id)) as side (server_id)
+           group by 1"#,
         tenant.0
     );
     Ok(rows.fetch_all(executor).await?.into_iter().map(|row| (row.server_id, row.mailboxes)).collect())

@@ -90,22 +90,23 @@ pub async fn link(executor: impl PgExecutor<'_>) -> Result<Link> {
 pub async fn lagging(executor: impl PgExecutor<'_>, scope: Option<&Scope>, limit: i64) -> Result<Vec<Lagging>> {
     let lagging = sqlx::query_as!(
         Lagging,
-        r#"select m.mailbox_id, m.tenant_id, m.address, m.group_name as "group", p.name as primary,
+        r#"with waiting as materialized (
+               select t.mailbox_id, min(t.captured_at) as oldest, sum(t.content_bytes)::bigint as bytes
+               from transaction t where t.applied_at is null group by t.mailbox_id
+           )
+           select m.mailbox_id, m.tenant_id, m.address, m.group_name as "group", p.name as primary,
                   m.captured_seq - m.applied_seq as "transactions!",
                   coalesce(
                       greatest(extract(epoch from now() - coalesce(waiting.oldest, link.heard_at)), 0)::float8, 0
                   ) as "seconds!",
-                  waiting.bytes as "bytes!",
+                  coalesce(waiting.bytes, 0) as "bytes!",
                   count(*) over () as "total_mailboxes!",
                   (sum(m.captured_seq - m.applied_seq) over ())::bigint as "total_transactions!",
-                  (sum(waiting.bytes) over ())::bigint as "total_bytes!"
+                  coalesce(sum(waiting.bytes) over (), 0)::bigint as "total_bytes!"
            from mailbox m
            join server p on p.server_id = m.primary_server_id
            cross join link
-           cross join lateral (
-               select min(t.captured_at) as oldest, coalesce(sum(t.content_bytes), 0)::bigint as bytes
-               from transaction t where t.mailbox_id = m.mailbox_id and t.applied_at is null
-           ) waiting
+           left join waiting on waiting.mailbox_id = m.mailbox_id
            where m.unprotected_at is null and m.captured_seq > m.applied_seq
              and ($1::bigint is null or m.tenant_id = $1)
              and ($2::text is null or m.group_name = $2) and ($3::text is null or lower(m.address) = lower($3))

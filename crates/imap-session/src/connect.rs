@@ -1,8 +1,10 @@
 //! From an address to a logged-in session: TCP, TLS, greeting, log-in, capabilities, namespace.
 //!
-//! async-imap leads the conversation up to the capabilities, over a [`Gate`] that hands it one line at a time. So it has
-//! never read ahead when it is dropped, and our own layer goes on with the same stream.
-//! Keeps true: nothing is said without the protection that was asked for; the server is taken at its exact words.
+//! async-imap leads the conversation up to the capabilities, over a [`Gate`] that hands it one whole line at a time. So it has
+//! never read ahead when it is dropped, and our own layer goes on with the same stream; and what it makes of a line does not
+//! depend on where the network cut it.
+//! Keeps true: nothing is said without the protection that was asked for; the server is taken at its exact words; nothing said
+//! before TLS is taken for an answer given within it.
 
 use std::{
     fmt, io,
@@ -263,6 +265,11 @@ async fn connect(address: &Address) -> Result<(Box<dyn Transport>, bool)> {
     let tcp = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(unreachable)?;
     // Before TLS: commands go out in several small writes there, and with Nagle each would wait for a round trip.
     tcp.set_nodelay(true).map_err(unreachable)?;
+    protected(address, tcp).await
+}
+
+/// The same over a stream that stands.
+pub(crate) async fn protected<T: Transport + 'static>(address: &Address, tcp: T) -> Result<(Box<dyn Transport>, bool)> {
     Ok(match &address.protection {
         Protection::Tls(trust) => (Box::new(protect(address, trust, tcp).await?), false),
         Protection::Loopback => (Box::new(tcp), false),
@@ -273,7 +280,7 @@ async fn connect(address: &Address) -> Result<(Box<dyn Transport>, bool)> {
     })
 }
 
-async fn protect(address: &Address, trust: &Trust, tcp: TcpStream) -> Result<impl Transport + use<>> {
+async fn protect<T: Transport>(address: &Address, trust: &Trust, tcp: T) -> Result<impl Transport + use<T>> {
     let connector = TlsConnector::from(trust.config.clone());
     connector.connect(trust.name.clone(), tcp).await.map_err(|source| {
         let server = address.shown();
@@ -287,8 +294,19 @@ async fn protect(address: &Address, trust: &Trust, tcp: TcpStream) -> Result<imp
     })
 }
 
-/// Greeting and STARTTLS on an unprotected stream.
-pub(crate) async fn start_tls<T: Talk>(tcp: T) -> Result<T> {
+/// Greeting and STARTTLS on an unprotected stream. What came behind the server's OK by now is refused (RFC 9051 §11.2), and whatever
+/// comes later goes to TLS, which refuses all but a handshake: none of it is ever read as IMAP.
+async fn start_tls<T: Talk>(tcp: T) -> Result<T> {
+    let gate = ask_for_tls(tcp).await?;
+    if !gate.ahead().is_empty() {
+        // Someone in between wants unprotected text to be read as the server's protected answer (CVE-2011-0411).
+        return Err(Error::Protocol("it sent more before TLS began"));
+    }
+    Ok(gate.stream)
+}
+
+/// Up to the server's OK to STARTTLS, and not an octet further.
+pub(crate) async fn ask_for_tls<T: Talk>(tcp: T) -> Result<Gate<T>> {
     let mut gate = Gate::new(tcp);
     let talk = async {
         let mut client = Client::new(&mut gate);
@@ -302,11 +320,7 @@ pub(crate) async fn start_tls<T: Talk>(tcp: T) -> Result<T> {
     };
     let talk = AssertUnwindSafe(talk).catch_unwind().await;
     talk.map_err(|_| Error::Protocol("its greeting could not be read"))??;
-    if !gate.framer.bytes().is_empty() {
-        // Someone in between wants unprotected text to be read as the server's protected answer (CVE-2011-0411).
-        return Err(Error::Protocol("it sent more before TLS began"));
-    }
-    Ok(gate.stream)
+    Ok(gate)
 }
 
 async fn log_in(gate: &mut Gate<Box<dyn Transport>>, greeted: bool, login: &Login) -> Result<Capabilities> {
@@ -407,9 +421,10 @@ fn refused<T: Talk>(error: async_imap::error::Error, gate: &Gate<T>) -> Error {
 pub(crate) trait Talk: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug> Talk for T {}
 
-/// A stream that gives out one line at a time and remembers what the server said.
-struct Gate<T> {
-    stream: T,
+/// A stream that gives out one line at a time, once it is whole, and remembers what the server said. Of part of a line async-imap
+/// makes what it makes of no whole one: an error, or a panic.
+pub(crate) struct Gate<T> {
+    pub(crate) stream: T,
     framer: Framer,
     said: Vec<u8>,
 }
@@ -417,6 +432,11 @@ struct Gate<T> {
 impl<T: Talk> Gate<T> {
     fn new(stream: T) -> Self {
         Self { stream, framer: Framer::new(), said: Vec::new() }
+    }
+
+    /// What has arrived and was not given out.
+    pub(crate) fn ahead(&self) -> &[u8] {
+        self.framer.bytes()
     }
 
     fn lines(&self) -> impl Iterator<Item = &[u8]> {
@@ -474,18 +494,21 @@ impl<T> fmt::Debug for Gate<T> {
 impl<T: Talk> AsyncRead for Gate<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Self { stream, framer, said } = self.get_mut();
-        if framer.bytes().is_empty() {
-            let count = ready!(poll_read_buf(Pin::new(stream), cx, framer.space()))?;
-            if count == 0 {
-                return Poll::Ready(Ok(()));
+        let length = loop {
+            let bytes = framer.bytes();
+            let line = memchr::memchr(b'\n', bytes).map(|end| end + 1);
+            if said.len() + line.unwrap_or(bytes.len()) > LONGEST_OPENING {
+                return Poll::Ready(Err(io::Error::other("too much")));
             }
-        }
-        let bytes = framer.bytes();
-        let line = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1);
-        let line = &bytes[..line.min(out.remaining())];
-        if said.len() + line.len() > LONGEST_OPENING {
-            return Poll::Ready(Err(io::Error::other("too much")));
-        }
+            if let Some(line) = line {
+                break line;
+            }
+            // At the end, a line that will never be whole.
+            if ready!(poll_read_buf(Pin::new(&mut *stream), cx, framer.space()))? == 0 {
+                break framer.bytes().len();
+            }
+        };
+        let line = &framer.bytes()[..length.min(out.remaining())];
         out.put_slice(line);
         said.extend_from_slice(line);
         let count = line.len();

@@ -11,13 +11,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use understudy_protocol::{FolderPath, ModSeq, Uid, UidSet};
 
 use crate::{
-    Append, BodySink, Capabilities, Command, ContentSource, FolderName, Login, Session, connect::start_tls,
-    conversation::Conversation, framer::Framer, naming::Naming, token::Tokens, utf7,
+    Address, Append, BodySink, Capabilities, Command, ContentSource, FolderName, Login, Session,
+    connect::{ask_for_tls, protected},
+    conversation::Conversation,
+    framer::Framer,
+    naming::Naming,
+    token::Tokens,
+    utf7,
 };
 
-/// What these verbs answer depends on what has arrived when they look: hints are taken as they come, what follows before TLS is refused,
-/// and async-imap, which reads up to the log-in, fails on nonsense here or there.
-const AS_IT_COMES: [&str; 6] = ["wait", "idle", "noop", "starttls", "open", "open-as"];
+/// What these verbs answer depends on what has arrived when they look: hints are taken as they come.
+const AS_IT_COMES: [&str; 3] = ["wait", "idle", "noop"];
 /// Never over: what was said ends.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -106,7 +110,7 @@ async fn call(verb: &str, capabilities: &str, bytes: &[u8], piece: usize) -> Str
             let login = Login::Authzid { authorize: user(), authenticate: user(), password };
             return opened(Session::begin(Box::new(speech), false, &login).await);
         }
-        "starttls" => return format!("{:?}", start_tls(speech).await.map(drop)),
+        "starttls" => return tls_begins(speech).await,
         _ => {}
     }
     let mut session =
@@ -147,6 +151,28 @@ async fn call(verb: &str, capabilities: &str, bytes: &[u8], piece: usize) -> Str
         _ => {
             let learnt = session.learn_namespace().await;
             opened(learnt.map(|()| session))
+        }
+    }
+}
+
+/// How STARTTLS went. It reads up to the server's OK and no further, wherever the network cuts; only whether what lies behind is refused at
+/// once or by TLS depends on what has arrived by then.
+async fn tls_begins(speech: Speech) -> String {
+    let again = Speech { bytes: speech.bytes.clone(), ..speech };
+    let agreed = ask_for_tls(speech).await;
+    // Whatever follows: nobody here speaks TLS, so there must be no session.
+    let address = Address::parse("imap://localhost", None).unwrap();
+    let refusal = format!("{:?}", protected(&address, again).await.map(drop).unwrap_err());
+    match agreed {
+        Ok(gate) => {
+            let at_once = !gate.ahead().is_empty();
+            assert_eq!(refusal.contains("it sent more before TLS began"), at_once, "{refusal}");
+            format!("TLS is to begin, {} octets follow", gate.ahead().len() + gate.stream.bytes.len() - gate.stream.at)
+        }
+        Err(error) => {
+            let error = format!("{error:?}");
+            assert_eq!(error, refusal);
+            error
         }
     }
 }

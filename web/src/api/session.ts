@@ -12,6 +12,8 @@ export interface Me {
   name: string;
   role: "viewer" | "operator" | "administrator" | "billing" | "auditor" | "user";
   mailbox?: string | null;
+  /** Belongs to those who run Understudy, not to a customer of theirs. */
+  is_provider: boolean;
   session?: { csrf: string; second_factor: boolean; recovery_codes_left: number } | null;
 }
 let me: Me | null | undefined;

@@ -21,7 +21,7 @@ export function Frame() {
   const [help, setHelp] = useState(false);
   const { pathname } = useLocation();
   const me = useMe();
-  const screens = SCREENS.filter((screen) => me && isFor(screen, me.role));
+  const screens = SCREENS.filter((screen) => me && isFor(screen, me));
   // Whose screens are few begins at their own mailbox.
   const own = me?.role === "user" && me.mailbox ? `/mailboxes/${encodeURIComponent(me.mailbox)}` : null;
   useEffect(() => setMenu(false), [pathname]);
@@ -61,7 +61,7 @@ export function Frame() {
             <Routes>
               {own && <Route path="/" element={<Navigate to={own} replace />} />}
               {me && SCREENS.map((screen) => (
-                <Route key={screen.path} path={screen.path} element={isFor(screen, me.role) ? <screen.element /> : <NotYours role={me.role} />} />
+                <Route key={screen.path} path={screen.path} element={isFor(screen, me) ? <screen.element /> : <NotYours role={me.role} />} />
               ))}
               <Route path="*" element={me ? <Nowhere /> : <p className="quiet">Loading…</p>} />
             </Routes>

@@ -25,7 +25,7 @@ export function GoTo({ onClose }: { onClose: () => void }) {
     queryFn: async ({ signal }) => body(await api.GET("/api/v1/mailboxes", { params: { query: { q: settled, limit: FOUND } }, signal })).items,
   });
   const wanted = text.trim().toLowerCase();
-  const screens = SCREENS.filter((screen) => me && isFor(screen, me.role) && screen.name?.toLowerCase().includes(wanted))
+  const screens = SCREENS.filter((screen) => me && isFor(screen, me) && screen.name?.toLowerCase().includes(wanted))
     .map((screen) => ({ path: screen.path, name: screen.name ?? "", about: "screen" }));
   const boxes = wanted ? (found.data ?? []).map((mailbox) => ({ path: mailboxPath(mailbox), name: mailbox.address, about: mailbox.primary })) : [];
   const options = [...screens, ...boxes];
