@@ -172,7 +172,8 @@ pub(crate) async fn identify(api: &Api, parts: &Parts) -> Result<Caller> {
         caller.why = String::from_utf8_lossy(why.as_bytes()).chars().take(LONGEST_REASON).collect();
     }
     if let Some(name) = parts.headers.get(&TENANT) {
-        act_for(api, &mut caller, name.to_str().unwrap_or_default()).await?;
+        // Names are UTF-8, also here.
+        act_for(api, &mut caller, std::str::from_utf8(name.as_bytes()).unwrap_or_default()).await?;
     }
     Ok(caller)
 }

@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
+use serde::Serialize;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use understudy_database::PgPool;
+use utoipa::ToSchema;
 
 /// Everything [`crate::run`] is given.
 pub struct AdminConfig {
@@ -19,6 +22,8 @@ pub struct AdminConfig {
     pub data_dir: PathBuf,
     /// The process's metrics, shown at `/metrics` beside those computed from the database.
     pub metrics: Option<PrometheusHandle>,
+    /// The whole configuration, for people to see: without secrets.
+    pub settings: Vec<Setting>,
     /// Lets nginx doors ask for routes.
     pub nginx: Option<NginxConfig>,
 }
@@ -30,4 +35,28 @@ pub struct NginxConfig {
     pub key: SecretString,
     /// nginx may speak to mail servers without TLS: it knows no other way.
     pub plaintext: bool,
+}
+
+/// One value of the configuration. Never a secret.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Setting {
+    /// As in the configuration file: table and name.
+    #[schema(example = "verify.every")]
+    pub key: String,
+    /// A text, a number, true or false, or a list of texts.
+    #[schema(example = json!("24h"))]
+    pub value: Value,
+    pub origin: SettingOrigin,
+    /// File and line, or the name in the environment; null for what is built in.
+    pub place: Option<String>,
+}
+
+/// Who said a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SettingOrigin {
+    File,
+    Environment,
+    /// Nobody: it is built in.
+    Default,
 }

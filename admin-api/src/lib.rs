@@ -28,7 +28,7 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-pub use config::{AdminConfig, NginxConfig};
+pub use config::{AdminConfig, NginxConfig, Setting, SettingOrigin};
 pub use events::Hub;
 pub use router::{openapi, router};
 pub use state::Api;
@@ -39,6 +39,7 @@ pub async fn run(config: AdminConfig, shutdown: CancellationToken) -> anyhow::Re
     let socket = serve::open_socket(config.socket).await?;
     let (api, hub) = Api::new(config.pool, config.metrics, shutdown.clone());
     let api = api.with_data_dir(&config.data_dir)?;
+    let api = api.with_settings(config.settings);
     let api = api.with_nginx(config.nginx).with_public_url(config.public_url.as_deref());
     let news = tokio::spawn(news::listen(api.clone()));
     let hub = tokio::spawn(hub.run());

@@ -8,7 +8,7 @@ use understudy_database::PgPool;
 
 use crate::{
     api::nginx::Nginx,
-    config::NginxConfig,
+    config::{NginxConfig, Setting},
     events::{Events, Hub},
     login::Login,
     news::News,
@@ -27,6 +27,8 @@ pub struct Api {
     /// People reach the web over TLS, so cookies travel over nothing else.
     pub(crate) is_https: bool,
     pub(crate) login: Login,
+    /// The configuration as people may see it.
+    pub(crate) settings: Arc<[Setting]>,
     /// The file with the heads of the audit's chain.
     pub(crate) heads: Option<Arc<Path>>,
 }
@@ -45,6 +47,7 @@ impl Api {
                 news: News::new(),
                 is_https: false,
                 login: Login::new(),
+                settings: Arc::new([]),
                 heads: None,
             },
             hub,
@@ -62,6 +65,13 @@ impl Api {
     #[must_use]
     pub fn with_public_url(mut self, url: Option<&str>) -> Self {
         self.is_https = url.is_some_and(|url| url.starts_with("https://"));
+        self
+    }
+
+    /// What people see of the configuration.
+    #[must_use]
+    pub fn with_settings(mut self, settings: Vec<Setting>) -> Self {
+        self.settings = settings.into();
         self
     }
 

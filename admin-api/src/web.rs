@@ -34,6 +34,8 @@ const SCREENS: &[&str] = &[
     "/mailboxes",
     "/mailboxes/{*rest}",
     "/protect",
+    "/map",
+    "/settings",
     "/servers",
     "/servers/{*rest}",
     "/link",

@@ -315,6 +315,8 @@ impl Work<'_> {
     async fn turn(&mut self, shutdown: &CancellationToken) -> anyhow::Result<bool> {
         let (applier, mailbox) = (self.applier, self.mailbox());
         self.finish_swaps().await?;
+        // A folder that is another one than was filled may wait for just this.
+        self.release().await?;
         self.recover().await?;
         self.apply_resets().await?;
         // The log-in worked, so whatever stood in the way does not any more.

@@ -83,10 +83,11 @@ pub(crate) enum Repair {
         path: FolderPath,
         standby_uid: Uid,
     },
+    /// The standby never took it.
     CreateFolder {
         folder: FolderId,
     },
-    /// The standby's folder is another one than was filled.
+    /// The standby's folder is another one than was filled, or gone.
     ApplyAgain {
         folder: FolderId,
     },

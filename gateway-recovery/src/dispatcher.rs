@@ -184,7 +184,8 @@ impl Dispatcher {
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tidied_at = Instant::now();
-        let mut refused_at = Instant::now();
+        // At once: a person may have asked for it while we were not running.
+        let mut refused_at = None;
         let mut rebuilds_at = None;
         let shared = self.applying.shared.clone();
         loop {
@@ -215,7 +216,7 @@ impl Dispatcher {
     async fn find_work(
         &mut self,
         tidied_at: &mut Instant,
-        refused_at: &mut Instant,
+        refused_at: &mut Option<Instant>,
         rebuilds_at: &mut Option<Instant>,
     ) -> understudy_database::Result<()> {
         for (mailbox, attempt) in journal::attempts(&self.pool).await? {
@@ -229,8 +230,8 @@ impl Dispatcher {
             *rebuilds_at = Some(Instant::now());
             self.applying.add(continuity::mailboxes_due(&self.pool, REBUILD_PAUSE).await?);
         }
-        if refused_at.elapsed() >= REFUSED_POLL {
-            *refused_at = Instant::now();
+        if refused_at.is_none_or(|at| at.elapsed() >= REFUSED_POLL) {
+            *refused_at = Some(Instant::now());
             let refused = mirror::mailboxes_with_refused(&self.pool).await?;
             self.applying.add(refused.into_iter().filter(|&mailbox| self.applier.has_rested(mailbox)).collect());
         }

@@ -38,7 +38,10 @@ use secrecy::SecretString;
 use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use understudy_database::pairing as database_pairing;
+use understudy_database::{
+    alone::{self, Gateway},
+    pairing as database_pairing,
+};
 
 pub use brake::BrakeConfig;
 pub use store::{BadKeys, BucketConfig, ContentConfig, MasterKeys};
@@ -72,8 +75,15 @@ pub enum LinkSecurity {
     Paired { certificate_life: Duration },
 }
 
-/// Runs until `shutdown`; fails only when it cannot start.
+/// Runs until `shutdown`, once no other recovery gateway works on its database; fails when it cannot start, and when
+/// another has taken its place.
 pub async fn run(config: RecoveryConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let pool = config.pool.clone();
+    let ran = alone::run(&pool, Gateway::Recovery, shutdown, |own| run_alone(config, own)).await;
+    ran.context("could not work on this database alone")?.unwrap_or(Ok(()))
+}
+
+async fn run_alone(config: RecoveryConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
     let store = store::Store::open(config.pool.clone(), config.content, config.shared_spool)
         .await
         .context("could not open the content store")?;

@@ -141,7 +141,8 @@ impl Runner {
         }
     }
 
-    /// A folder that is another one than was filled is applied again at its next change anyway; so it is at once.
+    /// A folder that is another one than was filled, or gone, is applied again at its next change anyway; so it is at once. Single
+    /// messages that somebody removed, added or changed on the standby wait for a person, who may have meant that.
     pub(crate) fn apply_again_what_was_reset(&self, mailbox: MailboxId, found: &Comparison) {
         let mut is_one = false;
         for repair in &found.repairs {

@@ -85,6 +85,9 @@ pub(crate) async fn is_settled(pool: &PgPool, target: &Target) -> understudy_dat
 const NAME_NOT_TAKEN: &str = "the standby takes no folder of this name: rename the folder on the primary, or change what the \
                               standby allows";
 
+/// What is said of a folder that was deleted there.
+const GONE: &str = "the standby does not have it";
+
 /// Why a pass ended early.
 #[derive(Debug, thiserror::Error)]
 enum Broken {
@@ -357,12 +360,7 @@ impl<'a> Verifier<'a> {
         };
         let there = match (&opened, &mirror) {
             (None, _) => {
-                let aside = mirror.as_ref().is_some_and(|mirror| mirror.standby_uid_validity == UidValidity(0));
-                let detail = if aside { NAME_NOT_TAKEN } else { "the standby does not have it" };
-                self.found.add(&path, Some(at(&path, mirror.as_ref())), None, "folder_missing", detail.to_owned());
-                if let Some(mirror) = &mirror {
-                    self.found.repair(Repair::CreateFolder { folder: mirror.folder });
-                }
+                self.missing(&path, mirror.as_ref());
                 None
             }
             (Some(opened), Some(mirror)) if is_another(opened, mirror) => {
@@ -373,6 +371,25 @@ impl<'a> Verifier<'a> {
         };
         self.current = Some(Current { path, mirror, there, through: Uid(0) });
         Ok(())
+    }
+
+    /// The standby has no such folder: it never took it, or somebody deleted it there.
+    fn missing(&mut self, path: &FolderPath, mirror: Option<&MirrorFolder>) {
+        let detail = match mirror {
+            Some(mirror) if mirror.standby_uid_validity == UidValidity(0) => {
+                self.found.repair(Repair::CreateFolder { folder: mirror.folder });
+                NAME_NOT_TAKEN.to_owned()
+            }
+            Some(mirror) if self.parked.contains_key(&mirror.standby_name) => {
+                format!("{GONE}; what the mass-change brake stopped rested in it: decide on that, and it is made again")
+            }
+            Some(mirror) => {
+                self.found.repair(Repair::ApplyAgain { folder: mirror.folder });
+                format!("{GONE}; it is made again and filled from the content store")
+            }
+            None => GONE.to_owned(),
+        };
+        self.found.add(path, Some(at(path, mirror)), None, "folder_missing", detail);
     }
 
     /// The standby's folder is not the one that was filled: nothing in it can be told by its UIDs.

@@ -31,6 +31,7 @@ use anyhow::Context;
 use secrecy::SecretString;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
+use understudy_database::alone::{self, Gateway};
 use uuid::Uuid;
 
 use crate::supervisor::Identity;
@@ -68,8 +69,15 @@ pub fn spool_folder(data_dir: &Path) -> PathBuf {
     data_dir.join("spool")
 }
 
-/// Runs until `shutdown`; fails only when it cannot start.
+/// Runs until `shutdown`, once no other source gateway works on its database; fails when it cannot start, and when
+/// another has taken its place.
 pub async fn run(config: SourceConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let pool = config.pool.clone();
+    let ran = alone::run(&pool, Gateway::Source, shutdown, |own| run_alone(config, own)).await;
+    ran.context("could not work on this database alone")?.unwrap_or(Ok(()))
+}
+
+async fn run_alone(config: SourceConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
     let spool = spool::Spool::open(&spool_folder(&config.data_dir), &config.pool)
         .await
         .context("could not open the spool folder")?;

@@ -26,7 +26,10 @@ use tokio_util::sync::CancellationToken;
 use understudy_protocol::{
     Digest, MailboxId, PartKey, TenantId,
     codec::{self, CodecError},
-    messages::{Directives, Heartbeat, Hello, Known, Lacks, LinkReport, Report, Shipped, Trouble, Welcome},
+    messages::{
+        Directives, Heartbeat, Hello, Known, LINK_VERSION, Lacks, LinkReport, OLDEST_LINK_VERSION, Report, Shipped,
+        Trouble, Welcome,
+    },
 };
 use uuid::Uuid;
 
@@ -40,13 +43,34 @@ pub(crate) use body::Body;
 pub(crate) use connection::TurnedAway;
 pub(crate) use meter::Kind;
 
-/// Bytes are reported no more often than this; a path that changed at once.
+/// Bytes are reported no more often than this, …
 const REPORT_EVERY: Duration = Duration::from_secs(60);
+/// … than this while mail crosses the link, and a path that changed at once.
+const BUSY_REPORT_EVERY: Duration = Duration::from_secs(5);
 
 /// The recovery site has no room: nothing can be taken in.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.reason)]
 pub(crate) struct NoRoom(pub(crate) Trouble);
+
+/// What was reported last of the link.
+#[derive(Clone, Copy, Debug)]
+struct Reported {
+    /// Of the paths.
+    version: u64,
+    /// Of mail, in bytes.
+    carried: u64,
+    at: Instant,
+}
+
+impl Reported {
+    fn is_news_after(self, last: Option<Self>) -> bool {
+        last.is_none_or(|last| {
+            let every = if last.carried == self.carried { REPORT_EVERY } else { BUSY_REPORT_EVERY };
+            last.version != self.version || self.at.duration_since(last.at) >= every
+        })
+    }
+}
 
 /// The recovery gateway as the source gateway reaches it. Cheap to clone.
 #[derive(Clone)]
@@ -54,8 +78,7 @@ pub(crate) struct Link {
     ways: Ways,
     limiter: Limiter,
     meter: Meter,
-    /// What was reported last: the version of the paths, and when.
-    reported: Arc<Mutex<Option<(u64, Instant)>>>,
+    reported: Arc<Mutex<Option<Reported>>>,
     /// Do both gateways work on one data folder?
     shares_spool: bool,
     /// The recovery gateway said that it takes spool files by name.
@@ -117,6 +140,7 @@ impl Link {
 
     pub(crate) async fn hello(&self, hello: &Hello) -> anyhow::Result<Welcome> {
         let welcome: Welcome = self.ask("hello", hello, Duration::ZERO).await?;
+        is_spoken(welcome.link_version)?;
         self.hands_over.store(self.shares_spool && welcome.hands_over, Ordering::Relaxed);
         self.takes_parts.store(welcome.takes_parts, Ordering::Relaxed);
         self.keeps_seconds.store(welcome.keeps_seconds, Ordering::Relaxed);
@@ -139,8 +163,8 @@ impl Link {
         let news = self.news();
         let heartbeat = Heartbeat { link: news.as_ref().map(|(_, report)| report.clone()), ..heartbeat.clone() };
         let directives: Directives = self.ask("heartbeat", &heartbeat, held).await?;
-        if let Some((version, _)) = news {
-            *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = Some((version, Instant::now()));
+        if let Some((reported, _)) = news {
+            *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = Some(reported);
         }
         if directives.version != heartbeat.seen_version {
             self.limiter.set(&directives.limits);
@@ -171,11 +195,11 @@ impl Link {
         Ok(answer.parts)
     }
 
-    fn news(&self) -> Option<(u64, LinkReport)> {
+    fn news(&self) -> Option<(Reported, LinkReport)> {
         let (version, paths) = self.ways.report();
+        let now = Reported { version, carried: self.meter.carried(), at: Instant::now() };
         let reported = *self.reported.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = reported.is_some_and(|(known, at)| known == version && at.elapsed() < REPORT_EVERY);
-        (!old).then(|| (version, LinkReport { paths, bytes: self.meter.read() }))
+        now.is_news_after(reported).then(|| (now, LinkReport { paths, bytes: self.meter.read() }))
     }
 
     pub(crate) async fn report(&self, report: &Report) -> anyhow::Result<()> {
@@ -218,6 +242,16 @@ impl Link {
     }
 }
 
+/// Do we understand what the recovery gateway chose to speak?
+fn is_spoken(version: u32) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        (OLDEST_LINK_VERSION..=LINK_VERSION).contains(&version),
+        "the recovery gateway speaks version {version} of the link; this source gateway needs {OLDEST_LINK_VERSION} to \
+         {LINK_VERSION}: run the same version at both sites"
+    );
+    Ok(())
+}
+
 /// Frames as they arrive.
 pub(crate) struct KnownFrames {
     answer: Answer,
@@ -235,5 +269,31 @@ impl KnownFrames {
             let piece = self.answer.chunk().await?.ok_or(CodecError::Truncated)?;
             self.buffer.extend_from_slice(&piece);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recovery_gateway_of_another_version_is_refused_with_what_to_do() {
+        assert!(is_spoken(LINK_VERSION).is_ok());
+        for version in [OLDEST_LINK_VERSION - 1, LINK_VERSION + 1] {
+            assert!(is_spoken(version).unwrap_err().to_string().contains("the same version at both sites"));
+        }
+    }
+
+    #[test]
+    fn a_path_is_reported_at_once_mail_soon_and_silence_seldom() {
+        let last = Reported { version: 3, carried: 100, at: Instant::now() };
+        let after = |seconds, version, carried| {
+            let now = Reported { version, carried, at: last.at + Duration::from_secs(seconds) };
+            now.is_news_after(Some(last))
+        };
+        assert!(last.is_news_after(None));
+        assert!(after(0, 4, 100));
+        assert!(after(5, 3, 101) && !after(4, 3, 101));
+        assert!(after(60, 3, 100) && !after(59, 3, 100));
     }
 }

@@ -506,6 +506,7 @@ async fn listen(
 ) {
     let mut backoff = FIRST_BACKOFF;
     let mut turned_away = false;
+    let mut said = String::new();
     loop {
         let talked = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -515,6 +516,7 @@ async fn listen(
         if heard {
             backoff = FIRST_BACKOFF;
             turned_away = false;
+            said.clear();
         }
         if error.is::<TurnedAway>() {
             // Said once, and asked again patiently: the other one may stop.
@@ -526,7 +528,12 @@ async fn listen(
             }
             backoff = LONGEST_BACKOFF;
         } else {
-            tracing::warn!(error = format!("{error:#}"), "The link is down; trying again");
+            let error = format!("{error:#}");
+            // Said once, however long it lasts.
+            if said != error {
+                tracing::warn!(error, "The link is down; trying again");
+                said = error;
+            }
         }
         tokio::select! {
             () = shutdown.cancelled() => return,

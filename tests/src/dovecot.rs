@@ -65,6 +65,8 @@ pub struct Options {
     pub capability: Option<String>,
     /// Offers STARTTLS and IMAPS with a certificate of an authority of its own.
     pub tls: bool,
+    /// For how many days its certificate is good.
+    pub certificate_days: u32,
     /// Understudy is told of a log-in that may write: each user's own.
     pub way_home: bool,
     /// Understudy is told of its management interface.
@@ -95,6 +97,7 @@ impl Options {
             mail_fsync: "optimized".to_owned(),
             capability: None,
             tls: false,
+            certificate_days: 30,
             way_home: true,
             managed: false,
             imap_client_limit: 1,
@@ -442,7 +445,7 @@ impl Dovecot {
         fs::write(self.dir.join("canary-password"), PASSWORD)?;
         self.set_master_password(MASTER_PASSWORD)?;
         if self.options.tls {
-            tls::make(&self.dir.join("tls"), self.address)?;
+            tls::make(&self.dir.join("tls"), self.address, self.options.certificate_days)?;
         }
         let users: String = self.options.users.iter().map(|user| self.user_line(user, PASSWORD) + "\n").collect();
         replace_file(&self.dir.join("users"), &users)?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-pub use understudy_failpoint::{ALL, CANARY, MERGE, SWITCH, UIDS, VARIABLE};
+pub use understudy_failpoint::{ALL, CANARY, MENDING, MERGE, SWITCH, UIDS, VARIABLE};
 use understudy_failpoint::{ARMED, REACHED};
 
 use crate::wait;
@@ -42,7 +42,7 @@ impl Failpoints {
     /// At the `times`th passing from now on.
     pub fn arm(&self, name: &str, times: u32, action: Action) -> Result<()> {
         ensure!(
-            [ALL, SWITCH, UIDS, CANARY, MERGE].iter().any(|names| names.contains(&name)),
+            [ALL, SWITCH, UIDS, CANARY, MERGE, MENDING].iter().any(|names| names.contains(&name)),
             "there is no failpoint {name}"
         );
         self.let_go()?;

@@ -38,6 +38,8 @@ pub struct Plan {
     address: Ipv4Addr,
     /// Where Understudy's web and API answer.
     pub admin: SocketAddr,
+    /// Where Postfix takes mail.
+    pub smtp: SocketAddr,
     proxy: ProxyPorts,
 }
 
@@ -63,6 +65,7 @@ impl Plan {
         let plan = Self {
             address,
             admin: SocketAddr::from((address, port()?)),
+            smtp: SocketAddr::from((address, port()?)),
             proxy: ProxyPorts { imap, lmtp: port()?, doveadm: port()? },
             dir: dir.to_owned(),
             _temp: None,
@@ -82,6 +85,11 @@ impl Plan {
         let dir = self.file("understudy");
         fs::create_dir_all(&dir)?;
         Ok(dir)
+    }
+
+    /// The folder of the socket by which the Dovecot proxy reaches the database.
+    pub fn database_socket(&self) -> PathBuf {
+        self.file("socket")
     }
 
     /// What Understudy's configuration says of the Dovecot proxy.

@@ -9,6 +9,7 @@ pub mod compare;
 pub mod cyrus;
 pub mod dovecot;
 pub mod failpoint;
+pub mod fork;
 pub mod front_door;
 pub mod mail;
 pub mod postgres;

@@ -24,8 +24,14 @@ pub struct Postgres {
 
 impl Postgres {
     pub async fn start() -> Result<Self> {
+        Self::start_for(None).await
+    }
+
+    /// The same with a second socket in a folder, for front doors.
+    pub async fn start_for(doors: Option<PathBuf>) -> Result<Self> {
         let dir = crate::temp_dir("us-pg-")?;
-        let config = ClusterConfig::private(dir.path().join("postgres"), dir.path().join("run"));
+        let mut config = ClusterConfig::private(dir.path().join("postgres"), dir.path().join("run"));
+        config.door_dir = doors;
         let cluster = Cluster::start(config).await.map_err(|error| {
             let remedy = error.remedy();
             anyhow!(error).context(format!("no PostgreSQL for the test; {remedy}"))
@@ -48,6 +54,16 @@ impl Postgres {
     /// Loses one, whoever is connected to it.
     pub async fn drop_database(&self, database: &str) -> Result<()> {
         self.run(format!("drop database \"{database}\" with (force)")).await.context("could not drop a database")
+    }
+
+    /// Lets nobody connect to one, and ends who is; or lets everybody in again.
+    pub async fn shut(&self, database: &str, shut: bool) -> Result<()> {
+        self.run(format!("alter database \"{database}\" with allow_connections {}", !shut)).await?;
+        if shut {
+            let end = "select pg_terminate_backend(pid) from pg_stat_activity where datname";
+            self.run(format!("{end} = '{database}'")).await?;
+        }
+        Ok(())
     }
 
     async fn run(&self, statement: String) -> Result<()> {

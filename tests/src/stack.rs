@@ -19,9 +19,11 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
+use tokio::task::JoinHandle;
 
 use crate::dovecot::{Dovecot, MASTER, free_port};
 use crate::failpoint::Failpoints;
+use crate::front_door::Plan;
 use crate::postgres::Postgres;
 use crate::proxy::Proxy;
 use crate::{process, wait};
@@ -98,9 +100,24 @@ impl Stack {
 
     /// The same with more lines in `[source]`.
     pub async fn apart_with(servers: &[(&str, &Dovecot)], source: &str) -> Result<Self> {
+        Self::apart_from(servers, source, Postgres::start().await?, "127.0.0.1:0", "").await
+    }
+
+    /// The same behind the front door of a plan.
+    pub async fn apart_behind(servers: &[(&str, &Dovecot)], plan: &Plan) -> Result<Self> {
+        let postgres = Postgres::start_for(Some(plan.database_socket())).await?;
+        Self::apart_from(servers, "", postgres, &plan.admin.to_string(), &plan.configuration()).await
+    }
+
+    async fn apart_from(
+        servers: &[(&str, &Dovecot)],
+        source: &str,
+        postgres: Postgres,
+        listen: &str,
+        extra: &str,
+    ) -> Result<Self> {
         let temp = crate::temp_dir("us-stack-")?;
         let dir = temp.path().to_owned();
-        let postgres = Postgres::start().await?;
         postgres.create("source").await?;
         let recovery = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(Ipv4Addr::LOCALHOST)?));
         let link = Proxy::to(recovery).await?;
@@ -108,8 +125,8 @@ impl Stack {
         fs::write(&secret, "a secret that both ends of the link know\n")?;
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600))?;
         let head = format!(
-            "data_dir = \"data\"\n[database]\nurl = \"{}\"\nsource_url = \"{}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-             [recovery]\nlisten = \"{recovery}\"\nplaintext = true\n[source]\nplaintext = true\nrecovery_url = \"http://{}\"\n{source}\n[link]\nsecret_file = \"link.secret\"\n",
+            "data_dir = \"data\"\n[database]\nurl = \"{}\"\nsource_url = \"{}\"\n[admin]\nlisten = \"{listen}\"\n\
+             [recovery]\nlisten = \"{recovery}\"\nplaintext = true\n[source]\nplaintext = true\nrecovery_url = \"http://{}\"\n{source}\n[link]\nsecret_file = \"link.secret\"\n{extra}\n",
             postgres.url("understudy")?,
             postgres.url("source")?,
             link.address(),
@@ -234,11 +251,21 @@ impl Stack {
         apart.postgres.create("source").await
     }
 
+    /// A database of a gateway, where they have their own: `understudy` the recovery site's, `source` the other.
+    pub async fn database(&self, name: &str) -> Result<sqlx::PgPool> {
+        let apart = self.apart.as_ref().context("the gateways share one database")?;
+        Ok(sqlx::PgPool::connect(&apart.postgres.url(name)?).await?)
+    }
+
+    /// Nobody may connect to the source gateway's database, or everybody again.
+    pub async fn shut_source_database(&self, shut: bool) -> Result<()> {
+        let apart = self.apart.as_ref().context("the gateways share one database")?;
+        apart.postgres.shut("source", shut).await
+    }
+
     /// What the source gateway's journal holds, where it has its own database.
     pub async fn source_journal_bytes(&self) -> Result<u64> {
-        let apart = self.apart.as_ref().context("the gateways share one database")?;
-        let pool = sqlx::PgPool::connect(&apart.postgres.url("source")?).await?;
-        Ok(understudy_database::source::held(&pool).await?)
+        Ok(understudy_database::source::held(&self.database("source").await?).await?)
     }
 
     /// Only the program of one role (`up`, `source`, `recovery`, `admin`): children go on until they notice.
@@ -314,6 +341,16 @@ impl Stack {
     /// The same for one that may take longer than moments.
     pub async fn command_within(&self, patience: Duration, arguments: &[&str]) -> Result<Answer> {
         command_within(patience, &self.dir, arguments).await
+    }
+
+    /// The same, while other things are done.
+    pub fn command_beside(&self, patience: Duration, arguments: &[&str]) -> JoinHandle<Result<Answer>> {
+        let dir = self.dir.clone();
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        tokio::spawn(async move {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            command_within(patience, &dir, &arguments).await
+        })
     }
 
     /// Runs a command that must succeed, and gives what it prints with `--json`.

@@ -16,6 +16,8 @@ use crate::times;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// What the journal may hold, in bytes; one transaction comes on top.
 const LIMIT: u64 = 400_000;
+/// Messages of each folder of a first copy.
+const EACH: usize = 20;
 
 async fn apart(users: &[&str], source: &str) -> Result<Scenario> {
     let primary = Dovecot::start(scenario::primary(users))?;
@@ -68,8 +70,12 @@ async fn live_changes_overtake_a_first_copy_on_a_thin_link() -> Result<()> {
     bob.append("INBOX", &[], None, &mail.plain(2_000)).await?;
     scenario.protect(&["bob"]).await?;
     scenario.settle_and_compare(&["bob"]).await?;
-    for _ in 0..40 {
-        ann.append("INBOX", &[], None, &mail.with_attachment(500_000)).await?;
+    // By its name it would come first.
+    ann.create("Archive").await?;
+    for folder in ["INBOX", "Archive"] {
+        for _ in 0..EACH {
+            ann.append(folder, &[], None, &mail.with_attachment(500_000)).await?;
+        }
     }
     scenario.stack.link()?.set(Mode::Delay(Duration::from_millis(400)));
     let before = scenario.stack.link()?.bytes_to_server();
@@ -86,5 +92,13 @@ async fn live_changes_overtake_a_first_copy_on_a_thin_link() -> Result<()> {
     let shown = scenario.show("ann").await?;
     ensure!(shown["state"] == "seeding", "the first copy came first: {shown:#}");
     scenario.stack.link()?.set(Mode::Pass);
+    // INBOX came before the rest.
+    let mut theirs = scenario.log_in_to_standby("ann").await?;
+    wait::until("another folder begins to fill", PATIENCE, async || {
+        Ok(theirs.uids("Archive").await.is_ok_and(|uids| !uids.is_empty()))
+    })
+    .await?;
+    let first = theirs.uids("INBOX").await?.len();
+    ensure!(first == EACH, "another folder had messages when INBOX had {first} of {EACH}");
     scenario.settle_and_compare(&["ann", "bob"]).await
 }

@@ -12,6 +12,8 @@ use understudy_tests::mail::Mail;
 use understudy_tests::scenario::{PRIMARY, STANDBY, Scenario};
 use understudy_tests::wait;
 
+use crate::switchover::assert_same_but_for_order;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 const FOLDERS: [&str; 4] = ["INBOX", "Sent", "Work", "Work/Old"];
 
@@ -245,6 +247,39 @@ async fn rewriting_most_of_a_mailbox_is_held() -> Result<()> {
     scenario.stack.command(&["mailbox", "release", "ann"]).await?.expect(0)?;
     until_mirroring(&scenario).await?;
     scenario.settle_and_compare(&["ann"]).await
+}
+
+#[tokio::test]
+async fn a_folder_in_which_removals_rest_is_applied_again_once_a_person_has_decided() -> Result<()> {
+    let (scenario, mut mail) = mirrored(67, 20).await?;
+    let mut ann = scenario.log_in("ann").await?;
+    for folder in ["INBOX", "Sent", "Work"] {
+        ann.select(folder).await?;
+        ann.expunge("1:18").await?;
+    }
+    until_held(&scenario).await?;
+    scenario.until("ann", "has nothing to apply", |shown| shown["lag"]["transactions"] == 0).await?;
+
+    // Somebody deletes one of them on the standby, and another is restored there.
+    scenario.standby.doveadm(&["mailbox", "delete", "-u", "ann", "Work"])?;
+    scenario.standby.doveadm(&["mailbox", "update", "-u", "ann", "--uid-validity", "1444444444", "Sent"])?;
+    // By itself nothing is done where a person has to decide, and that is said.
+    ann.append("Work", &[], None, &mail.plain(300)).await?;
+    wait::until("it is said that somebody has to decide", PATIENCE, async || {
+        let told = scenario.stack.json(&["events", "--past", "--kind", "trouble"]).await?.to_string();
+        Ok(told.contains("standby_reset") && told.contains("mailbox held"))
+    })
+    .await?;
+
+    scenario.stack.command(&["mailbox", "release", "ann"]).await?.expect(0)?;
+    until_mirroring(&scenario).await?;
+    scenario.log_in("ann").await?.append("Sent", &[], None, &mail.plain(300)).await?;
+    scenario.settle().await?;
+    // What was released in a folder that is another one now cannot be told by its UIDs; a person sees it, and removes it.
+    let repaired = scenario.stack.json(&["mailbox", "verify", "ann", "--repair"]).await?;
+    ensure!(repaired["mailboxes"][0]["equal"] == true, "{repaired:#}");
+    // What was given to the folder that is gone stands before what was brought back.
+    assert_same_but_for_order(&scenario, "ann").await
 }
 
 #[tokio::test]

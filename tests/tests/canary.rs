@@ -136,6 +136,33 @@ async fn a_canary_that_is_not_applied_or_not_written_says_so() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_canary_that_is_applied_and_not_to_be_seen_says_so() -> Result<()> {
+    let limit = "protocol imap {\n  mail_max_userip_connections = 1\n}";
+    let standby = scenario::standby(&["ann"]).extra(limit);
+    let mut scenario = Scenario::between(scenario::primary(&["ann"]), standby).await?;
+    begin(&scenario, "5s").await?;
+    // The session that applies is the only one let in, as long as it has work.
+    let (mut ann, mut mail) = (scenario.log_in("ann").await?, Mail::from_seed(81));
+    ann.create("Work").await?;
+    let mut shown = Value::Null;
+    let flagged = wait::until("the canary is not to be seen", PATIENCE, async || {
+        ann.append("Work", &[], None, &mail.plain(100)).await?;
+        shown = scenario.show("ann").await?;
+        Ok(shown["unproven"]["place"] == "visible")
+    });
+    flagged.await.with_context(|| format!("{shown:#}"))?;
+
+    let config = scenario.standby.dir().join("dovecot.conf");
+    scenario.standby.stop()?;
+    std::fs::write(&config, std::fs::read_to_string(&config)?.replace(limit, ""))?;
+    scenario.standby.start_again()?;
+    until_proven(&scenario).await?;
+    scenario.stack.command(&["mailbox", "canary", "ann", "--off"]).await?.expect(0)?;
+    wait::until("only our own mail is left", PATIENCE, async || Ok(in_inbox(&scenario).await? == 0)).await?;
+    scenario.settle_and_compare(&["ann"]).await
+}
+
+#[tokio::test]
 async fn a_canary_needs_a_log_in_that_may_write() -> Result<()> {
     let primary = scenario::primary(&["ann"]).without_way_home();
     let scenario = Scenario::between(primary, scenario::standby(&["ann"])).await?;

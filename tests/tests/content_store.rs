@@ -214,25 +214,42 @@ async fn a_full_disk_is_a_state_with_a_remedy_that_passes() -> Result<()> {
         let dir = tempfile::tempdir()?;
         let Some(small) = Small::at(&dir.path().join("data").join(folder), 1)? else { return Ok(()) };
         let scenario = settled_in(dir.path()).await?;
-        let (mut ann, mut mail) = (scenario.log_in("ann").await?, Mail::from_seed(93));
-
-        ann.append("INBOX", &[], None, &mail.plain(3_000_000)).await?;
-        let shown = scenario.until("ann", "is faulted", |shown| shown["state"] == "faulted").await?;
-        let reason = shown["detail"]["reason"].as_str().unwrap_or_default();
-        ensure!(reason.contains(kind), "{folder}: {shown:#}");
-        ensure!(shown["detail"]["remedy"].as_str().is_some_and(|remedy| remedy.contains("Make room")), "{shown:#}");
-        // What fits goes on.
-        let mut bob = scenario.log_in("bob").await?;
-        bob.append("INBOX", &[], None, &mail.plain(5_000)).await?;
-        scenario.stack.command(&["mailbox", "wait", "bob"]).await?.expect(0)?;
-        scenario.assert_same("bob").await?;
-
-        small.resize(64)?;
-        scenario.settle_and_compare(&["ann", "bob"]).await?;
-        scenario.until("ann", "has nothing to complain about", |shown| shown["detail"].is_null()).await?;
+        no_room_until_there_is(&scenario, &small, kind).await?;
         drop(scenario);
         drop(small);
     }
+    Ok(())
+}
+
+/// The same over a link, which a shipment fills for longer than the disk has room.
+#[tokio::test]
+async fn a_disk_that_fills_amid_a_shipment_is_said_at_both_sites_and_passes() -> Result<()> {
+    let mut scenario = Scenario::apart(&["ann", "bob"]).await?;
+    let Some(small) = Small::at(&scenario.stack.data_dir().join("content"), 1)? else { return Ok(()) };
+    settle(&scenario).await?;
+    no_room_until_there_is(&scenario, &small, "content store has no room").await?;
+    scenario.stack.stop()?;
+    drop(small);
+    Ok(())
+}
+
+/// A large message for ann finds no room, which is said; a small one for bob does; there is room, and all goes on.
+async fn no_room_until_there_is(scenario: &Scenario, small: &Small, said: &str) -> Result<()> {
+    let (mut ann, mut mail) = (scenario.log_in("ann").await?, Mail::from_seed(93));
+    ann.append("INBOX", &[], None, &mail.with_attachment(3_000_000)).await?;
+    let shown = scenario.until("ann", "is faulted", |shown| shown["state"] == "faulted").await?;
+    let reason = shown["detail"]["reason"].as_str().unwrap_or_default();
+    ensure!(reason.contains(said), "{shown:#}");
+    ensure!(shown["detail"]["remedy"].as_str().is_some_and(|remedy| remedy.contains("Make room")), "{shown:#}");
+    // What fits goes on.
+    let mut bob = scenario.log_in("bob").await?;
+    bob.append("INBOX", &[], None, &mail.plain(5_000)).await?;
+    scenario.stack.command(&["mailbox", "wait", "bob"]).await?.expect(0)?;
+    scenario.assert_same("bob").await?;
+
+    small.resize(64)?;
+    scenario.settle_and_compare(&["ann", "bob"]).await?;
+    scenario.until("ann", "has nothing to complain about", |shown| shown["detail"].is_null()).await?;
     Ok(())
 }
 
@@ -243,10 +260,15 @@ async fn settled_in(dir: &Path) -> Result<Scenario> {
     let servers = [("primary", &primary), ("standby", &standby)];
     let stack = Stack::up_in(dir, "127.0.0.1:0", &servers, "").await?;
     let scenario = Scenario { primary, standby, stack };
+    settle(&scenario).await?;
+    Ok(scenario)
+}
+
+/// Ann and bob are protected, and have a message at both sides.
+async fn settle(scenario: &Scenario) -> Result<()> {
     scenario.log_in("ann").await?.append("INBOX", &[], None, &Mail::from_seed(92).plain(10_000)).await?;
     scenario.protect(&["ann", "bob"]).await?;
-    scenario.settle_and_compare(&["ann", "bob"]).await?;
-    Ok(scenario)
+    scenario.settle_and_compare(&["ann", "bob"]).await
 }
 
 /// Both databases of an installation in one process: nothing that is acknowledged is lost, whatever PostgreSQL does without room, and it

@@ -4,11 +4,13 @@
 //! `kills.rs` strikes at any moment; here no step is left to chance. One pair of servers and one database serve a whole group,
 //! with a fresh mailbox for each visit.
 
+mod mending;
+
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
 use understudy_tests::client::Client;
-use understudy_tests::failpoint::{ALL, Action};
+use understudy_tests::failpoint::{ALL, Action, MENDING};
 use understudy_tests::mail::Mail;
 use understudy_tests::proxy::Mode;
 use understudy_tests::scenario::Scenario;
@@ -131,6 +133,9 @@ fn every_failpoint_is_visited() {
     assert_eq!(visited, all);
     let once = once_each();
     assert_eq!((once.len(), once.iter().map(|(at, _)| *at).collect()), (all.len(), all));
+    for place in MENDING {
+        mending::Cause::of(place).expect("what leads to it is known");
+    }
 }
 
 /// Each place at the first of its occasions.
@@ -206,6 +211,30 @@ async fn visit(visits: &[(&'static str, During)], strike: Strike) -> Result<()> 
     Ok(())
 }
 
+/// What happens at the place that was reached, and things as they were before it.
+async fn strike_at(scenario: &mut Scenario, strike: Strike) -> Result<()> {
+    let Scenario { primary, standby, stack } = scenario;
+    match strike {
+        Strike::Abort => {
+            stack.aborted().await?;
+            return stack.start().await;
+        }
+        Strike::LinkCut => stack.link()?.cut().await?,
+        Strike::PostgresKilled => stack.kill_postgres().await?,
+        Strike::PrimaryKilled => primary.kill()?,
+        Strike::StandbyKilled => standby.kill()?,
+    }
+    stack.failpoints().let_go()?;
+    match strike {
+        Strike::LinkCut => stack.link()?.set(Mode::Pass),
+        Strike::PrimaryKilled => primary.start_again()?,
+        Strike::StandbyKilled => standby.start_again()?,
+        Strike::PostgresKilled => stack.answers().await?,
+        Strike::Abort => {}
+    }
+    Ok(())
+}
+
 struct Visit<'a> {
     scenario: &'a mut Scenario,
     user: &'a str,
@@ -245,7 +274,7 @@ impl Visit<'_> {
         client.log_out().await;
         let reached = self.is_reached(passing).await?;
         if reached {
-            self.strike(strike).await?;
+            strike_at(self.scenario, strike).await?;
         }
         self.scenario.stack.failpoints().let_go()?;
         // Life goes on.
@@ -276,29 +305,6 @@ impl Visit<'_> {
 
     async fn protect(&self) -> Result<()> {
         self.scenario.protect(&[self.user]).await
-    }
-
-    async fn strike(&mut self, strike: Strike) -> Result<()> {
-        let Scenario { primary, standby, stack } = &mut *self.scenario;
-        match strike {
-            Strike::Abort => {
-                stack.aborted().await?;
-                return stack.start().await;
-            }
-            Strike::LinkCut => stack.link()?.cut().await?,
-            Strike::PostgresKilled => stack.kill_postgres().await?,
-            Strike::PrimaryKilled => primary.kill()?,
-            Strike::StandbyKilled => standby.kill()?,
-        }
-        stack.failpoints().let_go()?;
-        match strike {
-            Strike::LinkCut => stack.link()?.set(Mode::Pass),
-            Strike::PrimaryKilled => primary.start_again()?,
-            Strike::StandbyKilled => standby.start_again()?,
-            Strike::PostgresKilled => stack.answers().await?,
-            Strike::Abort => {}
-        }
-        Ok(())
     }
 
     /// What a mailbox holds before it is protected: something for every step of a first copy. Of a message that ends in CR, Dovecot

@@ -1,5 +1,6 @@
 //! Cyrus on one side, Dovecot on the other: the same exactness, but for what is listed in `docs/servers.md`.
 
+mod kinds;
 mod pair;
 mod refused;
 mod walk;

@@ -19,6 +19,8 @@ use understudy_tests::wait;
 
 /// A log-in that should be through in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// A mail that goes through a queue.
+const MAIL_PATIENCE: Duration = Duration::from_secs(90);
 /// A log-in that is not through after this waits.
 const WAITS: Duration = Duration::from_millis(700);
 /// From where administrators may name the side, and whence everybody sees the primary: as the plan configures it.
@@ -36,15 +38,19 @@ struct Site {
 
 impl Site {
     async fn start() -> Result<Self> {
+        Self::start_with(Plan::new()?, |standby| standby, "").await
+    }
+
+    /// With another standby, and more at the end of the configuration.
+    async fn start_with(plan: Plan, other: impl Fn(Options) -> Options, more: &str) -> Result<Self> {
         let users = ["ann", "ben", "zoe", "zoe@example.org"];
         // The ID of a server tells which side it is; it passes through proxies.
         let named = |options: Options, name: &str| options.extra(&format!("imap_id_send = name {name}"));
         let primary = Dovecot::start(named(scenario::primary(&users), PRIMARY).managed())?;
-        let standby = Dovecot::start(named(scenario::standby(&users), STANDBY).managed())?;
-        let plan = Plan::new()?;
+        let standby = Dovecot::start(other(named(scenario::standby(&users), STANDBY).managed()))?;
         let servers = [("primary", &primary), ("standby", &standby)];
         let listen = plan.admin.to_string();
-        let configuration = plan.configuration() + &plan.nginx_configuration();
+        let configuration = plan.configuration() + &plan.nginx_configuration() + more;
         let stack = Stack::up_in(&plan.stack_dir()?, &listen, &servers, &configuration).await?;
         for user in ["ann", "ben"] {
             let protect = ["mailbox", "protect", user, "--primary", PRIMARY, "--standby", STANDBY];
@@ -225,6 +231,48 @@ async fn preflight_says_what_a_front_door_lacks() -> Result<()> {
     let with = findings().await?;
     ensure!(with.len() == 4 && level(&with) == 0, "something is wrong with a door that works: {with:?}");
     drop(proxy);
+    Ok(())
+}
+
+/// The standby's certificate ends in nine days: the administrator, who has a mailbox here too, reads of it.
+#[tokio::test]
+async fn a_certificate_that_ends_soon_is_told_by_a_real_postfix() -> Result<()> {
+    let plan = Plan::new()?;
+    let relay = format!(
+        "[smtp]\nrelays = [\"smtp://{}\"]\nfrom = \"Understudy <understudy@{DOMAIN}>\"\nadministrators = [\"ben@{DOMAIN}\"]\n",
+        plan.smtp
+    );
+    let ending = |standby| Options { tls: true, certificate_days: 9, ..standby };
+    let site = Site::start_with(plan, ending, &relay).await?;
+    let (_proxy, postfix) = (DovecotProxy::start(&site.plan)?, Postfix::start(&site.plan)?);
+    let mut mails = String::new();
+    let came = wait::until("the mail about the certificate arrives", MAIL_PATIENCE, async || {
+        let mut client = Client::log_in(site.primary.imap_address(), "ben", PASSWORD).await?;
+        client.select("INBOX").await?;
+        let fetched = client.command("FETCH 1:* (BODY.PEEK[])").await.unwrap_or_default();
+        mails = fetched.iter().flatten().map(words).collect();
+        Ok(mails.contains("Subject: A certificate ends soon"))
+    });
+    came.await.with_context(|| format!("ben has: {mails}"))?;
+    ensure!(mails.contains(&format!("{STANDBY}: the certificate it shows")), "it does not say which: {mails}");
+    ensure!(mails.contains(&format!("To: ben@{DOMAIN}")) && mails.contains("Message-ID: "), "headers lack: {mails}");
+    ensure!(postfix.log().contains("relay="), "Postfix does not say that it delivered");
+
+    // The log of deliveries has what Postfix said.
+    let mut said = Vec::new();
+    let logged = wait::until("the delivery is logged", PATIENCE, async || {
+        let answers = sqlx::query_scalar(
+            "select d.answer from delivery d join message m using (message_id)
+             where m.topic = 'certificate_expiring' and d.outcome = 'sent'",
+        );
+        said = answers.fetch_all(&site.pool).await?;
+        Ok(!said.is_empty())
+    });
+    logged.await?;
+    ensure!(
+        said.len() == 1 && said.iter().all(|answer: &String| answer.contains("queued as")),
+        "Postfix said {said:?}"
+    );
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Every kind of change, at every level of what a primary offers; and which of them cost no message on the link.
 //!
-//! One stack a level. Each kind keeps to folders that begin with its name, so that a difference names its kind.
+//! One stack a level. Each kind keeps to folders that begin with its name, so that a difference names its kind. `cyrus/kinds.rs` has
+//! the same list between Dovecot and Cyrus.
 
 use std::time::Duration;
 
@@ -21,13 +22,14 @@ use crate::times;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a user does things with.
-struct Hands<'a> {
-    client: Client,
-    mail: Mail,
-    scenario: &'a Scenario,
+pub(crate) struct Hands {
+    pub(crate) client: Client,
+    pub(crate) mail: Mail,
+    /// One of the two sides is Cyrus: what cannot be bridged (`docs/servers.md`) is left out, and what Cyrus refuses is not there.
+    pub(crate) with_cyrus: bool,
 }
 
-impl Hands<'_> {
+impl Hands {
     /// `count` messages in a new folder.
     async fn folder(&mut self, name: &str, count: usize) -> Result<()> {
         self.client.create(name).await?;
@@ -45,10 +47,15 @@ impl Hands<'_> {
         self.client.append(folder, flags, None, message).await.map(drop)
     }
 
-    /// A session of its own: renaming INBOX or resetting a UIDVALIDITY ends those that have the folder open.
-    async fn fresh(&mut self) -> Result<()> {
-        self.client = self.scenario.log_in("ann").await?;
-        Ok(())
+    /// Creates a folder, where the server takes its name.
+    async fn create_odd(&mut self, name: &str) -> Result<bool> {
+        match self.client.create(name).await {
+            Err(error) if error.is::<Refused>() && (self.with_cyrus || name.contains(char::is_control)) => {
+                println!("{name:?}: {error}");
+                Ok(false)
+            }
+            created => created.map(|()| true),
+        }
     }
 }
 
@@ -85,12 +92,30 @@ const NAMES: [&str; 23] = [
     "a\u{85}b",
 ];
 
+const ODD: [&[u8]; 7] =
+    [b"\r\n", b"x", b"\r\n\r\n", b"no header", b"a: b", b"a: b\nbare\nLF", b"a: \xe9\xff\r\n\r\n\x80\r\n"];
+/// Lines without a colon or an end where a header should be, and a bare LF.
+const FORBIDDEN_BY_CYRUS: [&[u8]; 4] = [b"x", b"no header", b"a: b", b"a: b\nbare\nLF"];
+
+const DATES: [&str; 8] = [
+    "17-Jul-1996 02:44:25 -0700",
+    " 1-Feb-2020 23:59:59 +1400",
+    "01-Jan-1970 00:00:01 +0000",
+    "29-Feb-2024 12:00:00 +0545",
+    "01-Jan-2020 00:00:00 -1200",
+    FIRST_SECOND,
+    "28-Feb-2025 23:00:00 -0330",
+    "31-Dec-1999 23:59:59 -0000",
+];
+/// Of 1970, which to Cyrus means now.
+const FIRST_SECOND: &str = "01-Jan-1970 05:30:00 +0530";
+
 /// `NAME { what there is before protection } => { what happens then }`.
 macro_rules! kinds {
     ($hands:ident, $home:ident; $($name:literal $before:block => $after:block)*) => {
-        const KINDS: &[&str] = &[$($name),*];
+        pub(crate) const KINDS: &[&str] = &[$($name),*];
 
-        async fn before(kind: &str, $hands: &mut Hands<'_>) -> Result<()> {
+        pub(crate) async fn before(kind: &str, $hands: &mut Hands) -> Result<()> {
             match kind {
                 $($name => { let $home = $name; let _ = $home; $before; })*
                 _ => bail!("no such kind"),
@@ -98,7 +123,7 @@ macro_rules! kinds {
             Ok(())
         }
 
-        async fn change(kind: &str, $hands: &mut Hands<'_>) -> Result<()> {
+        pub(crate) async fn change(kind: &str, $hands: &mut Hands) -> Result<()> {
             match kind {
                 $($name => { let $home = $name; let _ = $home; $after; })*
                 _ => bail!("no such kind"),
@@ -176,16 +201,15 @@ kinds! { hands, home;
         hands.client.copy("2", home).await?
     }
     "small and odd" { hands.folder(home, 0).await? } => {
-        for message in [&b"\r\n"[..], b"x", b"\r\n\r\n", b"no header", b"a: b", b"a: b\nbare\nLF", b"a: \xe9\xff\r\n\r\n\x80\r\n"] {
-            hands.append(home, &[], message).await?;
+        for message in ODD {
+            if !(hands.with_cyrus && FORBIDDEN_BY_CYRUS.contains(&message)) {
+                hands.append(home, &[], message).await?;
+            }
         }
         hands.append(home, &[], format!("a: {}\r\n\r\n", "long ".repeat(40_000)).as_bytes()).await?
     }
     "dates" { hands.folder(home, 0).await? } => {
-        for date in [
-            "17-Jul-1996 02:44:25 -0700", " 1-Feb-2020 23:59:59 +1400", "01-Jan-1970 00:00:01 +0000", "29-Feb-2024 12:00:00 +0545",
-            "01-Jan-2020 00:00:00 -1200", "01-Jan-1970 05:30:00 +0530", "28-Feb-2025 23:00:00 -0330", "31-Dec-1999 23:59:59 -0000",
-        ] {
+        for date in DATES.into_iter().filter(|&date| !(hands.with_cyrus && date == FIRST_SECOND)) {
             let message = hands.mail.plain(50);
             hands.client.append(home, &[], Some(date), &message).await?;
         }
@@ -201,14 +225,10 @@ kinds! { hands, home;
     "names" {} => {
         for name in NAMES {
             let name = format!("names/{name}");
-            match hands.client.create(&name).await {
-                Err(error) if error.is::<Refused>() && name.contains(char::is_control) => {
-                    println!("{name:?}: {error}");
-                    continue;
-                }
-                created => created?,
+            if !hands.create_odd(&name).await? {
+                continue;
             }
-            hands.append(&name, &[], name.as_bytes()).await?;
+            hands.append(&name, &[], format!("Subject: odd\r\n\r\n{name}\r\n").as_bytes()).await?;
             hands.client.subscribe(&name).await?;
         }
         hands.client.rename("names/...", "names/..../.x").await?;
@@ -280,6 +300,15 @@ async fn settle_and_compare(scenario: &Scenario) -> Result<()> {
     assert_same(scenario).await
 }
 
+/// All kinds, or the one that `UNDERSTUDY_KIND` names; whether it is all.
+pub(crate) fn asked_for() -> Result<(Vec<&'static str>, bool)> {
+    let only = std::env::var("UNDERSTUDY_KIND").ok();
+    let kinds: Vec<&str> =
+        KINDS.iter().copied().filter(|&kind| only.as_deref().is_none_or(|only| only == kind)).collect();
+    ensure!(!kinds.is_empty(), "no kind of that name");
+    Ok((kinds, only.is_none()))
+}
+
 async fn level(number: usize, on_standby: Format) -> Result<()> {
     let level = LEVELS[number];
     let name = level.name;
@@ -289,12 +318,9 @@ async fn level(number: usize, on_standby: Format) -> Result<()> {
     let standby = Dovecot::start(scenario::standby(&["ann"]).format(on_standby))?;
     let stack = Stack::apart_with(&[("primary", &primary), ("standby", &standby)], &level.setting()).await?;
     let scenario = Scenario { primary, standby, stack };
-    let mut hands = Hands { client: scenario.log_in("ann").await?, mail: Mail::from_seed(40), scenario: &scenario };
+    let mut hands = Hands { client: scenario.log_in("ann").await?, mail: Mail::from_seed(40), with_cyrus: false };
 
-    let only = std::env::var("UNDERSTUDY_KIND").ok();
-    let kinds: Vec<&str> =
-        KINDS.iter().copied().filter(|&kind| only.as_deref().is_none_or(|only| only == kind)).collect();
-    ensure!(!kinds.is_empty(), "no kind of that name");
+    let (kinds, all) = asked_for()?;
     for kind in &kinds {
         before(kind, &mut hands).await.with_context(|| format!("before {kind}"))?;
     }
@@ -310,8 +336,8 @@ async fn level(number: usize, on_standby: Format) -> Result<()> {
         }
     }
     settle_and_compare(&scenario).await?;
-    if only.is_none() {
-        costs_nothing(&mut hands, &proxy, name).await?;
+    if all {
+        costs_nothing(&scenario, &mut hands, &proxy, name).await?;
         // Dovecot 2.3.19 ends sessions for a moment after INBOX was renamed.
         let mut said = String::new();
         let verified = wait::until("a verification finds both sides equal", PATIENCE, async || {
@@ -325,10 +351,9 @@ async fn level(number: usize, on_standby: Format) -> Result<()> {
 }
 
 /// What moves messages about, and must not move their bytes over the link; nor from the primary, where it names messages.
-async fn costs_nothing(hands: &mut Hands<'_>, primary: &Proxy, level: &str) -> Result<()> {
+async fn costs_nothing(scenario: &Scenario, hands: &mut Hands, primary: &Proxy, level: &str) -> Result<()> {
     const BYTES: usize = 600_000;
     const MESSAGES: usize = 5;
-    let scenario = hands.scenario;
     for folder in ["free", "free copy", "free move", "free reset"] {
         hands.client.create(folder).await?;
     }
@@ -359,7 +384,8 @@ async fn costs_nothing(hands: &mut Hands<'_>, primary: &Proxy, level: &str) -> R
             }
             _ => {
                 // What is appended to the new INBOX at once Dovecot 2.3.19 may lose, while others idle on the old one.
-                hands.fresh().await?;
+                // Renaming it ends sessions that have it open.
+                hands.client = scenario.log_in("ann").await?;
                 hands.client.rename("INBOX", "free inbox").await?;
             }
         }

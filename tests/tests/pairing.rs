@@ -18,6 +18,8 @@ const USERS: [&str; 2] = ["ann", "bob"];
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Of a certificate here; it is renewed after two thirds.
 const LIFE: Duration = Duration::from_secs(90);
+/// Of a file that is under way when a certificate is renewed, at whatever moment.
+const LONG_BYTES: usize = 6_000_000;
 /// The rate of the link, in bytes a second, and what passes meanwhile.
 const RATE: u64 = 50_000;
 const PASSES: u64 = 400_000;
@@ -77,7 +79,6 @@ async fn two_sites_are_paired_by_one_token_and_nobody_else_is_let_in() -> Result
     assert_eq!(fs::metadata(&keys)?.permissions().mode() & 0o777, 0o600);
     let again = stack.source_command(&["link", "join", &invited.stdout]).await?.expect(1)?;
     assert!(again.stderr.contains("used already"), "{}", again.stderr);
-    let first = fs::read_to_string(&keys)?;
 
     scenario.stack.start_paired_source()?;
     let (mut ann, mut mail) = (scenario.log_in("ann").await?, Mail::from_seed(401));
@@ -85,8 +86,25 @@ async fn two_sites_are_paired_by_one_token_and_nobody_else_is_let_in() -> Result
     scenario.protect(&["ann"]).await?;
     scenario.settle_and_compare(&["ann"]).await?;
 
-    // Renewed by itself, and gone on with.
+    // Renewed by itself amid a shipment, which goes on: nothing of it is sent a second time.
+    scenario.stack.command(&["link", "limit", "40 kB/s"]).await?.expect(0)?;
+    wait::until("the source gateway knows its limit", PATIENCE, async || {
+        Ok(scenario.stack.paired_source_log().contains("40 kB/s"))
+    })
+    .await?;
+    let way = scenario.stack.way(0)?;
+    let (before, long) = (way.bytes_to_server(), mail.with_attachment(LONG_BYTES));
+    ann.append("INBOX", &[], None, &long).await?;
+    wait::until("a part of it went", PATIENCE, async || Ok(way.bytes_to_server() > before + 100_000)).await?;
+    let first = fs::read_to_string(&keys)?;
     wait::until("the certificate is renewed", LIFE, async || Ok(fs::read_to_string(&keys)? != first)).await?;
+    let went = way.bytes_to_server() - before;
+    scenario.stack.command(&["link", "limit", "unlimited"]).await?.expect(0)?;
+    scenario.settle_and_compare(&["ann"]).await?;
+    let crossed = way.bytes_to_server() - before;
+    // Heartbeats, and a handshake.
+    let most = LONG_BYTES as u64 + went / 2 + 300_000;
+    assert!(crossed < most, "{crossed} bytes crossed, {went} of them before the certificate was renewed");
     ann.append("INBOX", &[], None, &mail.any()).await?;
     scenario.settle_and_compare(&["ann"]).await?;
 

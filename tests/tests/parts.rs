@@ -1,12 +1,18 @@
 //! Messages in parts between two sites: what they have in common crosses the link once.
 
+use std::fs;
+use std::time::Duration;
+
 use anyhow::Result;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use rand::{RngCore, SeedableRng, rngs::StdRng};
+use understudy_tests::mail::Mail;
 use understudy_tests::scenario::Scenario;
+use understudy_tests::wait;
 
 const USERS: [&str; 3] = ["ann", "bob", "cem"];
 const FILE_BYTES: usize = 2 << 20;
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// One file, as it reaches this user; mail programs wrap as they like.
 fn message(to: &str, file: &[u8], columns: usize) -> Vec<u8> {
@@ -51,5 +57,59 @@ async fn an_attachment_crosses_the_link_once() -> Result<()> {
     assert!(crossed < FILE_BYTES as u64 / 4, "{crossed} bytes crossed");
     let shown = scenario.stack.command(&["mailbox", "show", "ann"]).await?;
     assert!(shown.stdout.contains("were there already"), "{}", shown.stdout);
+    Ok(())
+}
+
+/// Until the recovery site has cleared away what the message of this user brought. Others in the mailbox stay.
+async fn cleared_away(scenario: &Scenario, user: &str) -> Result<()> {
+    let mut client = scenario.log_in(user).await?;
+    client.select("INBOX").await?;
+    client.expunge("4").await?;
+    scenario.settle_and_compare(&[user]).await?;
+    let recovery = scenario.stack.database("understudy").await?;
+    wait::until("the file is cleared away", PATIENCE, async || {
+        let parts: i64 =
+            sqlx::query_scalar("select count(*) from content where form = 'part'").fetch_one(&recovery).await?;
+        Ok(parts == 0)
+    })
+    .await
+}
+
+/// What the recovery site cleared away because nobody named it comes again when somebody does: the source asks where it may be gone, and
+/// is told where it was sure.
+#[tokio::test]
+async fn a_file_that_was_cleared_away_over_there_crosses_again() -> Result<()> {
+    let scenario = Scenario::apart_with(&USERS, "[content]\nkeep = \"1s\"\nsweep = \"1s\"").await?;
+    let mut mail = Mail::from_seed(41);
+    for user in USERS {
+        let mut client = scenario.log_in(user).await?;
+        for _ in 0..3 {
+            client.append("INBOX", &[], None, &mail.plain(500)).await?;
+        }
+    }
+    scenario.protect(&USERS).await?;
+    scenario.settle_and_compare(&USERS).await?;
+    let mut file = vec![0; FILE_BYTES];
+    StdRng::seed_from_u64(42).fill_bytes(&mut file);
+    let arrives = async |user: &str| -> Result<u64> {
+        let before = scenario.stack.link()?.bytes_to_server();
+        scenario.log_in(user).await?.append("INBOX", &[], None, &message(user, &file, 76)).await?;
+        scenario.settle_and_compare(&[user]).await?;
+        Ok(scenario.stack.link()?.bytes_to_server() - before)
+    };
+
+    arrives("ann").await?;
+    cleared_away(&scenario, "ann").await?;
+    let crossed = arrives("bob").await?;
+    assert!(crossed > FILE_BYTES as u64, "{crossed} bytes crossed");
+
+    // Sure of it all the same, as of a recovery site that came back from a backup.
+    cleared_away(&scenario, "bob").await?;
+    let source = scenario.stack.database("source").await?;
+    sqlx::query("update source_part set acknowledged_at = now() + interval '1 hour'").execute(&source).await?;
+    let crossed = arrives("cem").await?;
+    assert!(crossed > FILE_BYTES as u64, "{crossed} bytes crossed");
+    let log = fs::read_to_string(scenario.stack.dir().join("source.log"))?;
+    assert!(log.contains("Sending parts again that the recovery site has no more"), "it was not sure");
     Ok(())
 }

@@ -9,8 +9,9 @@ use understudy_tests::compare::compare;
 use understudy_tests::dovecot::{Dovecot, Format};
 use understudy_tests::failpoint::{Action, SWITCH};
 use understudy_tests::mail::Mail;
-use understudy_tests::proxy::Mode;
+use understudy_tests::proxy::{Mode, Proxy};
 use understudy_tests::scenario::{self, PRIMARY, Scenario};
+use understudy_tests::stack::Stack;
 use understudy_tests::wait;
 
 use crate::mirroring::{do_everything, fill};
@@ -314,6 +315,48 @@ async fn more_mailboxes_than_there_are_connections_move_in_one_run() -> Result<(
     let steps = scenario.stack.json(&["run", "show", moved["run_id"].as_str().context("a run")?]).await?;
     let released = steps["steps"].as_array().into_iter().flatten().filter(|step| step["name"] == "release").count();
     ensure!(released == users.len(), "{released} have a step `release`");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_switchover_while_a_folder_is_applied_again_is_done_when_asked_again() -> Result<()> {
+    let (primary, mut standby) =
+        (Dovecot::start(scenario::primary(&["ann"]))?, Dovecot::start(scenario::standby(&["ann"]))?);
+    let proxy = Proxy::to(standby.imap_address()).await?;
+    standby.behind(proxy.address());
+    let stack = Stack::up(&[("primary", &primary), ("standby", &standby)]).await?;
+    let (scenario, mut mail) = mirrored_in(Scenario { primary, standby, stack }, &["ann"], 10).await?;
+    let mut ann = scenario.log_in("ann").await?;
+    let many: Vec<Vec<u8>> = (0..200).map(|_| mail.plain(60_000)).collect();
+    ann.append_all("Work", &many).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+    let before = snapshot_of(&scenario.primary, "ann").await?;
+    scenario.standby.doveadm(&["mailbox", "update", "-u", "ann", "--uid-validity", "1455555555", "INBOX"])?;
+    let mut there = scenario.log_in_to_standby("ann").await?;
+    there.delete("Work").await?;
+    there.log_out().await;
+
+    // It finds both, lets them be applied again, and moves nobody to what is not equal. Slowly: bringing back takes longer than looking.
+    proxy.set(Mode::Delay(Duration::from_millis(20)));
+    let mut said = Vec::new();
+    wait::until("the user is on the standby", PATIENCE, async || {
+        let answer = scenario.stack.command(&["switchover", "ann", "--wait", "--json"]).await?;
+        let moved: Value = serde_json::from_str(&answer.stdout)?;
+        let moved = moved["result"]["mailboxes"][0].clone();
+        let done = moved["outcome"] == "done";
+        if !done {
+            is_on(&scenario, "ann", "mirroring", "primary").await?;
+            ensure!(moved.to_string().contains("between the two sides"), "{moved:#}");
+        }
+        said.push(done);
+        proxy.set(Mode::Pass);
+        Ok(done)
+    })
+    .await?;
+    println!("asked {} times", said.len());
+    is_on(&scenario, "ann", "on_standby", "standby").await?;
+    let differences = compare(&before, &snapshot_of(&scenario.standby, "ann").await?);
+    ensure!(differences.is_empty(), "the standby is not what the primary was: {differences}");
     Ok(())
 }
 

@@ -35,6 +35,7 @@ export const SCREENS: Screen[] = [
   { path: "/servers", name: "Servers", key: "s", icon: <icons.Rack />, element: lazy(() => import("./pages/servers/Servers")) },
   { path: "/servers/new", element: lazy(() => import("./pages/servers/NewServer")) },
   { path: "/servers/:name", element: lazy(() => import("./pages/servers/ServerPage")) },
+  { path: "/map", name: "Map", key: "x", icon: <icons.Map />, element: lazy(() => import("./pages/map/Map")) },
   { path: "/link", name: "Link", key: "k", provider: true, icon: <icons.Chain />, element: lazy(() => import("./pages/link/LinkPage")) },
   { path: "/policies", name: "Policies", key: "l", icon: <icons.Scales />, element: lazy(() => import("./pages/policies/Policies")) },
   { path: "/policies/:name", element: lazy(() => import("./pages/policies/PolicyPage")) },
@@ -48,6 +49,7 @@ export const SCREENS: Screen[] = [
   { path: "/billing/:month", for: ["administrator", "billing"], element: lazy(() => import("./pages/billing/InvoicePage")) },
   { path: "/people", name: "People", key: "u", heading: "Access", for: ["administrator"], icon: <icons.People />, element: lazy(() => import("./pages/people/People")) },
   { path: "/me", name: "Your account", key: "y", own: true, icon: <icons.Person />, element: lazy(() => import("./pages/people/Account")) },
+  { path: "/settings", name: "Settings", key: "c", icon: <icons.Sliders />, element: lazy(() => import("./pages/settings/Settings")) },
   { path: "/audit", name: "Audit", key: "a", for: ["administrator", "auditor"], icon: <icons.Book />, element: lazy(() => import("./pages/audit/Audit")) },
   { path: "/tokens", name: "Tokens", key: "t", for: ["administrator"], icon: <icons.Key />, element: lazy(() => import("./pages/tokens/Tokens")) },
 ];

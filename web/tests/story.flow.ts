@@ -210,7 +210,7 @@ test("a mailbox shows its pipeline live, its history and its differences", async
   // Its own page, with a change to be made and the keyboard's way elsewhere.
   await page.getByRole("button", { name: "More" }).click();
   await page.getByRole("menuitem", { name: "Change group or policy" }).click();
-  await page.getByRole("textbox", { name: "Group" }).fill("board");
+  await page.getByRole("combobox", { name: "Group" }).fill("board");
   await page.getByRole("button", { name: "Save" }).click();
   await page.getByRole("tab", { name: "Now" }).click();
   await expect(page.getByRole("definition").filter({ hasText: "board" })).toBeVisible();

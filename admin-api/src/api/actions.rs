@@ -199,7 +199,7 @@ async fn barrier(
 
 /// One barrier for many mailboxes.
 #[utoipa::path(post, path = "/api/v1/barriers", tag = "mailboxes", request_body = Barriers,
-    responses((status = 202, body = Run), (status = 422, body = Problem)))]
+    responses((status = 202, body = Run), (status = 404, body = Problem), (status = 422, body = Problem)))]
 async fn barriers(State(api): State<Api>, caller: Caller, Body(barriers): Body<Barriers>) -> Result<Response> {
     check_timeout(barriers.timeout_seconds)?;
     let primary = barriers.primary.as_deref();
@@ -210,7 +210,7 @@ async fn barriers(State(api): State<Api>, caller: Caller, Body(barriers): Body<B
 
 /// Compares the two sides of many mailboxes in one run.
 #[utoipa::path(post, path = "/api/v1/verifications", tag = "mailboxes", request_body = Verifications,
-    responses((status = 202, body = Run), (status = 422, body = Problem)))]
+    responses((status = 202, body = Run), (status = 404, body = Problem), (status = 422, body = Problem)))]
 async fn verifications(
     State(api): State<Api>,
     caller: Caller,

@@ -63,12 +63,13 @@ impl Candidate {
 
 /// The rows of a request, and those that could not even be read.
 pub(crate) fn listed(request: &Protect) -> Result<(Vec<Candidate>, Vec<Refused>)> {
-    let (rows, refused) = match (&request.addresses, &request.items, &request.csv) {
-        (Some(addresses), None, None) => (from_addresses(addresses), Vec::new()),
-        (None, Some(items), None) => (from_items(items), Vec::new()),
-        (None, None, Some(csv)) => from_csv(csv)?,
+    let (rows, refused) = match (&request.address, &request.addresses, &request.items, &request.csv) {
+        (Some(address), None, None, None) => (vec![from_address(address, "/address".to_owned(), 0)], Vec::new()),
+        (None, Some(addresses), None, None) => (from_addresses(addresses), Vec::new()),
+        (None, None, Some(items), None) => (from_items(items), Vec::new()),
+        (None, None, None, Some(csv)) => from_csv(csv)?,
         _ => {
-            let detail = "name the mailboxes in one of `addresses`, `items` or `csv`";
+            let detail = "name the mailboxes in one of `address`, `addresses`, `items` or `csv`";
             return Err(ApiError::invalid(vec![ProblemItem::at("", detail)]));
         }
     };
@@ -84,11 +85,15 @@ pub(crate) fn listed(request: &Protect) -> Result<(Vec<Candidate>, Vec<Refused>)
 }
 
 fn from_addresses(addresses: &[String]) -> Vec<Candidate> {
-    let row = |(index, address): (usize, &String)| Candidate {
-        row: ProtectItem { address: address.clone(), ..ProtectItem::default() },
-        place: Place { index, pointer: Some(format!("/addresses/{index}")), ..Place::default() },
-    };
+    let row = |(index, address): (usize, &String)| from_address(address, format!("/addresses/{index}"), index);
     addresses.iter().enumerate().map(row).collect()
+}
+
+fn from_address(address: &str, pointer: String, index: usize) -> Candidate {
+    Candidate {
+        row: ProtectItem { address: address.to_owned(), ..ProtectItem::default() },
+        place: Place { index, pointer: Some(pointer), ..Place::default() },
+    }
 }
 
 fn from_items(items: &[ProtectItem]) -> Vec<Candidate> {

@@ -33,10 +33,12 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(protect))
 }
 
-/// Mailboxes to protect, in one of `addresses`, `items` or `csv`; the rest holds for each that does not say otherwise.
+/// Mailboxes to protect, in one of `address`, `addresses`, `items` or `csv`; the rest holds for each that does not say otherwise.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Protect {
+    /// What the primary takes as a log-in: one mailbox.
+    pub(crate) address: Option<String>,
     /// What the primary takes as log-ins.
     pub(crate) addresses: Option<Vec<String>>,
     pub(crate) items: Option<Vec<ProtectItem>>,

@@ -197,6 +197,7 @@ async fn the_local_socket_needs_no_token_and_only_its_owner_can_open_it() {
         metrics: None,
         nginx: None,
         data_dir: folder.path().to_owned(),
+        settings: Vec::new(),
     };
     let running = tokio::spawn(understudy_admin_api::run(config, service.shutdown.clone()));
     let request = b"GET /api/v1/tokens HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";

@@ -5,6 +5,7 @@ mod access;
 mod audit;
 mod billing;
 mod events;
+mod groups;
 mod held;
 mod idempotency;
 mod mailboxes;

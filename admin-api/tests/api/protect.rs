@@ -14,6 +14,15 @@ async fn protecting_is_safe_to_repeat() {
     assert_eq!((&again["protected"], &again["unchanged"]), (&json!(0), &json!(2)));
     assert_eq!(again["mailboxes"][0]["outcome"], "unchanged");
     assert_eq!(service.number("select count(*) from event where kind = 'protected'").await, 2);
+
+    let one = json!({"address": "cat", "primary": "mail-a", "standby": "dr-1", "standby_address": "tom"});
+    let made = service.post("/api/v1/mailboxes", one).await.expect(201).body;
+    assert_eq!((&made["protected"], &made["mailboxes"][0]["standby_address"]), (&json!(1), &json!("tom")));
+    let wrong = json!({"address": "c t", "primary": "mail-a", "standby": "dr-1"});
+    let refused = service.post("/api/v1/mailboxes", wrong).await.expect(422).body;
+    assert_eq!(refused["errors"][0]["pointer"], "/address");
+    let both = json!({"address": "dan", "addresses": ["eve"], "primary": "mail-a", "standby": "dr-1"});
+    service.post("/api/v1/mailboxes", both).await.expect(422);
 }
 
 #[tokio::test]

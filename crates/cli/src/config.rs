@@ -20,6 +20,7 @@ use std::{
 };
 
 use secrecy::SecretString;
+use understudy_admin_api::Setting;
 use understudy_database::front_door::Configured;
 use understudy_gateway_recovery::BrakeConfig;
 use understudy_protocol::server::Server;
@@ -98,6 +99,8 @@ pub(crate) struct Config {
     pub(crate) nginx_plaintext: bool,
     /// By which relays people are told, and which programs.
     pub(crate) notices: notices::Notices,
+    /// All of it as people may see it, with the place each value comes from.
+    pub(crate) shown: Vec<Setting>,
     /// Settings that work, but not as one might think.
     pub(crate) notes: Vec<Problem>,
 }
@@ -165,7 +168,11 @@ fn parse(
     environment::read_environment(&mut settings, variables);
     let config = Config::build(&mut settings, file);
     match settings.problems.is_empty() {
-        true => Ok(Loaded { config, settings }),
+        true => {
+            let mut loaded = Loaded { config, settings };
+            loaded.config.shown = show::values(&loaded);
+            Ok(loaded)
+        }
         false => Err(ConfigError::Problems(settings.problems)),
     }
 }
@@ -205,6 +212,7 @@ impl Config {
             nginx_key_file: path(settings, "nginx.key_file"),
             nginx_plaintext: settings.flag("nginx.plaintext"),
             notices: notices::notices(settings),
+            shown: Vec::new(),
             notes: Vec::new(),
             data_dir,
             file,

@@ -10,6 +10,8 @@ pub enum Error {
     Sql(#[from] sqlx::Error),
     #[error("the schema could not be brought up to date")]
     Migration(#[source] sqlx::migrate::MigrateError),
+    #[error("another {0} gateway works on this database now")]
+    Replaced(&'static str),
     #[error("stored {what} could not be read")]
     Unreadable { what: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
 }

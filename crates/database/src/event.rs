@@ -82,6 +82,26 @@ pub async fn record_for_tenant(
     Ok(())
 }
 
+/// Whether a tenant was told of this in the last so many days: an event of this kind with all members of `detail`.
+pub async fn told_lately(
+    executor: impl PgExecutor<'_>,
+    tenant: TenantId,
+    kind: &str,
+    detail: &Value,
+    days: i32,
+) -> Result<bool> {
+    let told = sqlx::query_scalar!(
+        r#"select exists (
+               select from event where tenant_id = $1 and kind = $2 and detail @> $3 and created_at > now() - make_interval(days => $4)
+           ) as "told!""#,
+        tenant.0,
+        kind,
+        detail,
+        days
+    );
+    Ok(told.fetch_one(executor).await?)
+}
+
 /// The number of the newest event, 0 when there is none.
 pub async fn newest(executor: impl PgExecutor<'_>) -> Result<i64> {
     let newest = sqlx::query_scalar!(r#"select coalesce(max(event_id), 0) as "newest!" from event"#);
@@ -147,17 +167,24 @@ pub async fn past(executor: impl PgExecutor<'_>, scope: &Scope, past: &Past<'_>)
 }
 
 /// Records one event for each of many mailboxes and wakes who listens once.
-pub async fn record_each(executor: impl PgExecutor<'_>, kind: &str, mailboxes: &[i64], detail: &Value) -> Result<()> {
+pub async fn record_each(
+    executor: impl PgExecutor<'_>,
+    kind: &str,
+    mailboxes: &[i64],
+    run: Option<Uuid>,
+    detail: &Value,
+) -> Result<()> {
     sqlx::query!(
         "with recorded as (
-            insert into event (tenant_id, kind, mailbox_id, detail)
-            select tenant_id, $1, mailbox_id, $3 from mailbox where mailbox_id = any ($2) order by mailbox_id
+            insert into event (tenant_id, kind, mailbox_id, run_id, detail)
+            select tenant_id, $1, mailbox_id, $4, $3 from mailbox where mailbox_id = any ($2) order by mailbox_id
             returning event_id
          )
          select pg_notify('understudy_event', coalesce(max(event_id), 0)::text) from recorded",
         kind,
         mailboxes,
-        detail
+        detail,
+        run
     )
     .fetch_one(executor)
     .await?;

@@ -4,6 +4,7 @@
 //! Not here: what the values mean (`protocol`), deciding anything (`replication`, the roles).
 
 pub mod account;
+pub mod alone;
 pub mod audit;
 pub mod billing;
 pub mod brake;
@@ -24,8 +25,8 @@ pub mod link;
 pub mod mailbox;
 pub mod mirror;
 pub mod notice;
-pub mod pairing;
 pub mod pair;
+pub mod pairing;
 pub mod part;
 pub mod policy;
 pub mod proof;
@@ -36,6 +37,7 @@ pub mod server;
 pub mod session;
 pub mod source;
 pub mod status;
+pub mod step;
 pub mod switch;
 pub mod tenant;
 pub mod token;

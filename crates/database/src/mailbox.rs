@@ -308,7 +308,7 @@ pub async fn protect(db: &mut PgConnection, tenant: TenantId, new: &[NewMailbox]
     )
     .fetch_all(&mut *db)
     .await?;
-    event::record_each(&mut *db, "protected", &protected, &json!({"state": "seeding"})).await?;
+    event::record_each(&mut *db, "protected", &protected, None, &json!({"state": "seeding"})).await?;
     link::directives_changed(db).await
 }
 

@@ -62,7 +62,7 @@ pub async fn flag(db: &mut PgConnection, mailboxes: Option<&[i64]>, detail: &Val
     .fetch_all(&mut *db)
     .await?;
     if !flagged.is_empty() {
-        event::record_each(db, "unproven", &flagged, detail).await?;
+        event::record_each(db, "unproven", &flagged, None, detail).await?;
     }
     Ok(())
 }
@@ -76,7 +76,7 @@ pub async fn clear_but(db: &mut PgConnection, unproven: &[i64]) -> Result<()> {
     .fetch_all(&mut *db)
     .await?;
     if !cleared.is_empty() {
-        event::record_each(db, "proven", &cleared, &json!({})).await?;
+        event::record_each(db, "proven", &cleared, None, &json!({})).await?;
     }
     Ok(())
 }

@@ -158,6 +158,15 @@ pub async fn list(
     Ok(rows.fetch_all(executor).await?.into_iter().map(StoredServer::from).collect())
 }
 
+/// Every server of every tenant: number, tenant and how it is reached.
+pub async fn every(executor: impl PgExecutor<'_>) -> Result<Vec<(i64, TenantId, Server)>> {
+    let rows = sqlx::query!(
+        r#"select server_id, tenant_id, definition as "definition: Json<Server>" from server order by server_id"#
+    );
+    let rows = rows.fetch_all(executor).await?;
+    Ok(rows.into_iter().map(|row| (row.server_id, TenantId(row.tenant_id), row.definition.0)).collect())
+}
+
 /// Name, number and role of every server the tenant has or shares; for looking up many at once and for suggestions.
 pub async fn names(executor: impl PgExecutor<'_>, tenant: TenantId) -> Result<Vec<(String, i64, ServerRole)>> {
     let rows = sqlx::query!(

@@ -2,13 +2,15 @@
 //!
 //! Keeps true: one run at a time moves a mailbox; the side, the epoch and the phase change in one SQL transaction.
 
+pub mod together;
+
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sqlx::{PgConnection, PgExecutor};
 use understudy_protocol::{Epoch, MailboxId, Side, TenantId};
 use uuid::Uuid;
 
-use crate::{Error, Result, event, link, route, scope::Scope};
+use crate::{Error, Result, event, link, route::side_of, scope::Scope};
 
 /// One mailbox of a run that changes sides.
 #[derive(Clone, Debug)]
@@ -116,36 +118,10 @@ pub async fn set_phase(db: &mut PgConnection, mailbox: MailboxId, from: &[&str],
 /// Changes the side of a mailbox whose route the caller holds: route, epoch, phase, and who captures. False when the epoch is
 /// another or the hold is over: then nothing changed.
 pub async fn flip(db: &mut PgConnection, switch: &Switch, sweep_seconds: f64) -> Result<bool> {
-    if !route::flip(&mut *db, switch.mailbox, switch.target, switch.epoch).await? {
+    let this = [(switch.mailbox, switch.epoch)];
+    if together::flip(&mut *db, switch.run_id, switch.target, &this, sweep_seconds).await?.is_empty() {
         return Ok(false);
     }
-    let phase = match switch.target {
-        Side::Standby => "on_standby",
-        Side::Primary => "mirroring",
-    };
-    sqlx::query!("update mailbox set phase = $2 where mailbox_id = $1", switch.mailbox.0, phase)
-        .execute(&mut *db)
-        .await?;
-    sqlx::query!(
-        "update switch set flipped_at = clock_timestamp(),
-                sweep_until = clock_timestamp() + make_interval(secs => $3)
-         where run_id = $1 and mailbox_id = $2",
-        switch.run_id,
-        switch.mailbox.0,
-        sweep_seconds
-    )
-    .execute(&mut *db)
-    .await?;
-    // An older sweep of this mailbox is over: its old side is the active one again.
-    sqlx::query!(
-        "update switch set sweep_until = null where mailbox_id = $1 and run_id <> $2 and sweep_until is not null",
-        switch.mailbox.0,
-        switch.run_id
-    )
-    .execute(&mut *db)
-    .await?;
-    let detail = json!({ "state": phase, "side": switch.target.as_str(), "epoch": switch.epoch.0 + 1 });
-    event::record(&mut *db, "state", Some(switch.mailbox), Some(switch.run_id), &detail).await?;
     link::directives_changed(db).await?;
     Ok(true)
 }
@@ -387,8 +363,4 @@ pub async fn lock_requests(db: &mut PgConnection) -> Result<()> {
         .fetch_one(db)
         .await?;
     Ok(())
-}
-
-fn side_of(column: &str) -> Side {
-    if column == "standby" { Side::Standby } else { Side::Primary }
 }

@@ -85,6 +85,28 @@ pub const CANARY: &[&str] = &["canary.begun", "canary.appended"];
 /// The places of bringing two sides together: both are read and nothing is written; what came late is given and not taken over.
 pub const MERGE: &[&str] = &["merge.read", "late.appended"];
 
+/// The places of making good: a repair that a person asked for, removals that one released, messages tried again that the standby had
+/// refused.
+pub const MENDING: &[&str] = &[
+    "repair.taken",
+    "repair.intended",
+    "repair.appended",
+    "repair.written",
+    "repair.committed",
+    "repair.removed",
+    "release.taken",
+    "release.expunged",
+    "release.noted",
+    "release.deleted",
+    "release.unsubscribed",
+    "release.written",
+    "release.committed",
+    "refused.intended",
+    "refused.appended",
+    "refused.written",
+    "refused.committed",
+];
+
 /// The folder a test arms failpoints in.
 pub const VARIABLE: &str = "UNDERSTUDY_FAILPOINTS";
 

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use understudy_failpoint::{ALL, CANARY, MERGE, SWITCH, UIDS};
+use understudy_failpoint::{ALL, CANARY, MENDING, MERGE, SWITCH, UIDS};
 
 const CALL: &str = "failpoint::here(";
 /// Behind a step of a dry run, which changes nothing and so is nowhere to crash.
@@ -64,7 +64,7 @@ fn places(source: &str) -> BTreeSet<&str> {
 
 #[test]
 fn every_failpoint_is_placed_and_every_place_is_listed() {
-    let listed: Vec<&str> = [ALL, CANARY, MERGE, SWITCH, UIDS].concat();
+    let listed: Vec<&str> = [ALL, CANARY, MERGE, SWITCH, UIDS, MENDING].concat();
     let roots = roots();
     for expected in ["gateway-source/src", "gateway-recovery/src", "admin-api/src", "crates/replication/src"] {
         assert!(roots.iter().any(|root| root.ends_with(expected)), "{expected} is not among {roots:?}");

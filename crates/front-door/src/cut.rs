@@ -178,7 +178,13 @@ impl FrontDoors {
         };
         for (_, source) in &self.nginx {
             for login in logins {
-                cut.add(&server.name, doveadm.kick(login, source.as_deref()).await);
+                let kicked = doveadm.kick(login, source.as_deref()).await;
+                // A server that is gone has no sessions, and there may be hundreds of users to ask about.
+                let is_gone = matches!(kicked, Err(Error::Unreachable { .. } | Error::Timeout { .. }));
+                cut.add(&server.name, kicked);
+                if is_gone {
+                    return;
+                }
             }
         }
     }

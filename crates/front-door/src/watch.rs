@@ -2,7 +2,10 @@
 //!
 //! In: `understudy_route` notifications, a timer. Out: the routes file; refreshed proxies.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use sqlx::postgres::PgListener;
@@ -16,6 +19,8 @@ use crate::{FrontDoors, routes_file};
 const LOOK: Duration = Duration::from_secs(60);
 /// Changes within this time are written together.
 const GATHER: Duration = Duration::from_millis(50);
+/// So much longer than the file took to write it is left as it is.
+const REST: u32 = 3;
 /// How long to wait before listening again after the database went away.
 const RECONNECT: Duration = Duration::from_secs(1);
 
@@ -63,14 +68,17 @@ async fn follow(pool: &PgPool, watch: &Watch, doors: &mut Option<FrontDoors>) ->
     }
     *doors = Some(opened);
     loop {
+        let started = Instant::now();
         write(pool, watch).await?;
+        // While very many routes change, writing all of them again and again must not slow the change down.
+        let gather = GATHER.max(started.elapsed() * REST);
         tokio::select! {
             heard = listener.try_recv() => {
                 heard.context("the connection for notifications ended")?.context("the database went away")?;
             }
             () = tokio::time::sleep(LOOK) => {}
         }
-        let gathered = tokio::time::sleep(GATHER);
+        let gathered = tokio::time::sleep(gather);
         tokio::pin!(gathered);
         loop {
             tokio::select! {

@@ -22,7 +22,7 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::io::poll_read_buf;
 use tracing::debug;
 
@@ -259,13 +259,33 @@ pub async fn knock(address: &Address) -> Result<()> {
     Ok(())
 }
 
+/// The certificate that the server shows for itself, in DER; none where the connection is not protected. One that is not trusted is an error.
+pub async fn certificate(address: &Address) -> Result<Option<Vec<u8>>> {
+    let shown = async {
+        let tcp = reach(address).await?;
+        let (trust, tcp) = match &address.protection {
+            Protection::Tls(trust) => (trust, tcp),
+            Protection::StartTls(trust) => (trust, start_tls(tcp).await?),
+            Protection::Loopback => return Ok(None),
+        };
+        let stream = protect(address, trust, tcp).await?;
+        let (_, state) = stream.get_ref();
+        Ok(state.peer_certificates().and_then(<[_]>::first).map(|certificate| certificate.to_vec()))
+    };
+    timeout(OPENING, shown).await.map_err(|_| Error::Timeout)?
+}
+
 /// A stream with the protection that was asked for; whether the greeting was taken already.
 async fn connect(address: &Address) -> Result<(Box<dyn Transport>, bool)> {
+    protected(address, reach(address).await?).await
+}
+
+async fn reach(address: &Address) -> Result<TcpStream> {
     let unreachable = |source| Error::Unreachable { server: address.shown(), source };
     let tcp = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(unreachable)?;
     // Before TLS: commands go out in several small writes there, and with Nagle each would wait for a round trip.
     tcp.set_nodelay(true).map_err(unreachable)?;
-    protected(address, tcp).await
+    Ok(tcp)
 }
 
 /// The same over a stream that stands.
@@ -280,7 +300,7 @@ pub(crate) async fn protected<T: Transport + 'static>(address: &Address, tcp: T)
     })
 }
 
-async fn protect<T: Transport>(address: &Address, trust: &Trust, tcp: T) -> Result<impl Transport + use<T>> {
+async fn protect<T: Transport>(address: &Address, trust: &Trust, tcp: T) -> Result<TlsStream<T>> {
     let connector = TlsConnector::from(trust.config.clone());
     connector.connect(trust.name.clone(), tcp).await.map_err(|source| {
         let server = address.shown();
@@ -421,8 +441,8 @@ fn refused<T: Talk>(error: async_imap::error::Error, gate: &Gate<T>) -> Error {
 pub(crate) trait Talk: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug> Talk for T {}
 
-/// A stream that gives out one line at a time, once it is whole, and remembers what the server said. Of part of a line async-imap
-/// makes what it makes of no whole one: an error, or a panic.
+/// A stream that gives out one line at a time, once it is whole, and remembers what the server said. async-imap gives up at the first
+/// octet it does not like; the server's own words are then looked for in whole lines, not in what had arrived.
 pub(crate) struct Gate<T> {
     pub(crate) stream: T,
     framer: Framer,

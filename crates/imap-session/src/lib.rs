@@ -35,7 +35,7 @@ pub use address::Address;
 pub use append::{Append, Appended, ContentSource};
 pub use capability::{Capabilities, Level};
 pub use changes::Changes;
-pub use connect::{Session, knock};
+pub use connect::{Session, certificate, knock};
 pub use error::{Code, Error, Result, Verdict};
 pub use fetch::{BodySink, Row};
 pub use login::Login;

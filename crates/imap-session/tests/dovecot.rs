@@ -1,10 +1,13 @@
 //! The whole conversation with a real Dovecot, private to this test: its own directory, port and users.
 
+#[path = "support/between.rs"]
+mod between;
 #[path = "support/dovecot.rs"]
 mod server;
 
-use std::{io, time::Duration};
+use std::{io, sync::atomic::Ordering, time::Duration};
 
+use between::When;
 use server::{Dovecot, Format};
 use understudy_imap_session::{
     Append, BodySink, Command, ContentSource, Error, FolderName, Level, Login, Row, Session, Tagged, Verdict,
@@ -119,6 +122,19 @@ async fn tls_trusts_only_the_named_certificate() {
     for address in [server.tls_address(false), server.starttls_address(false)] {
         let error = Session::open(&address, &server.login("ann")).await.expect_err("not trusted");
         assert_eq!(error.kind(), "certificate", "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_said_before_tls_is_no_answer_within_it() {
+    let server = Dovecot::start(Format::Maildir).await;
+    for when in [When::WithTheOk, When::AfterTheHello] {
+        let (port, injected) = between::inject(server.port, when).await;
+        let address = server.starttls_through(port, true);
+        let error = Session::open(&address, &server.login("ann")).await.expect_err("refused");
+        assert!(injected.load(Ordering::SeqCst), "{when:?}: {error:?}");
+        let expected = if when == When::WithTheOk { "protocol" } else { "unreachable" };
+        assert_eq!(error.kind(), expected, "{when:?}: {error:?}");
     }
 }
 

@@ -5,6 +5,7 @@
 //! Keeps true: a notice becomes messages once; a message keeps its Message-ID however often it is sent; nothing here delays what
 //! it tells of.
 
+mod certificates;
 mod gather;
 mod hook;
 mod mail;
@@ -65,6 +66,7 @@ pub async fn run(config: NoticesConfig, shutdown: CancellationToken) -> anyhow::
     let tasks = TaskTracker::new();
     tasks.spawn(gather::run(config.clone(), shutdown.clone()));
     tasks.spawn(watch::run(config.pool.clone(), config.data_dir.clone(), shutdown.clone()));
+    tasks.spawn(certificates::run(config.pool.clone(), shutdown.clone()));
     tasks.spawn(post::run(config, sender, shutdown.clone()));
     tasks.close();
     tasks.wait().await;

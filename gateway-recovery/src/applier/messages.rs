@@ -353,8 +353,10 @@ impl Work<'_> {
         });
         let intent = Intent { folders: folders.collect() };
         journal::begin(self.pool(), self.mailbox(), Seq(0), &intent).await?;
+        failpoint::here("refused.intended");
         for (folder, messages) in by_folder {
             self.append(folder, &messages).await?;
+            failpoint::here("refused.appended");
             let keywords: Vec<Step> =
                 plan(&messages.into_iter().map(understudy_protocol::Change::MessageAdded).collect::<Vec<_>>())
                     .into_iter()
@@ -368,7 +370,9 @@ impl Work<'_> {
         let mut db = self.applier.pool.begin().await?;
         mirror::record(&mut db, self.target.mailbox, &effects).await?;
         journal::settle(&mut *db, self.target.mailbox).await?;
+        failpoint::here("refused.written");
         db.commit().await?;
+        failpoint::here("refused.committed");
         self.strays = Strays::default();
         Ok(())
     }

@@ -8,6 +8,7 @@ use understudy_database::{
     brake::{self, ParkedFolder},
     mirror,
 };
+use understudy_failpoint as failpoint;
 use understudy_imap_session::{Command, Error, FolderName};
 use understudy_protocol::{FolderPath, Seq};
 
@@ -20,6 +21,7 @@ impl Work<'_> {
         if !self.parked || !brake::is_released(&pool, mailbox).await? {
             return Ok(());
         }
+        failpoint::here("release.taken");
         let mut folders = brake::folders(&pool, mailbox).await?;
         // What lies below goes first.
         folders.sort_by_key(|folder| std::cmp::Reverse(folder.path.components().len()));
@@ -31,12 +33,15 @@ impl Work<'_> {
             if !subscribed.contains(&path) {
                 let name = self.standby.session().name_for(&path);
                 unless_refused(self.standby.session().unsubscribe(&name).await)?;
+                failpoint::here("release.unsubscribed");
             }
         }
         let mut db = pool.begin().await?;
         brake::subscriptions_done(&mut *db, mailbox).await?;
         brake::settle(&mut db, mailbox).await?;
+        failpoint::here("release.written");
         db.commit().await?;
+        failpoint::here("release.committed");
         self.expunged = true;
         self.parked = brake::any(&pool, mailbox).await?;
         Ok(())
@@ -54,6 +59,7 @@ impl Work<'_> {
         if ours && !uids.is_empty() {
             self.standby.select(&name).await?;
             self.run(&[Command::Expunge { uids }]).await?;
+            failpoint::here("release.expunged");
             self.standby.close().await?;
         } else if !uids.is_empty() {
             tracing::warn!(mailbox.id = %mailbox, count = uids.len(),
@@ -62,12 +68,14 @@ impl Work<'_> {
         let mut db = pool.begin().await?;
         brake::carried_out(&mut db, mailbox, folder).await?;
         db.commit().await?;
+        failpoint::here("release.noted");
         if folder.deletion.as_deref() != Some("released") {
             return Ok(());
         }
         let live = self.folders.values().any(|live| live.standby_name == folder.standby_name);
         if ours && !live && self.standby.session().status(&name).await?.is_some_and(|status| status.messages == 0) {
             unless_refused(self.standby.session().delete(&name).await)?;
+            failpoint::here("release.deleted");
         }
         brake::deletion_done(&pool, folder.id).await?;
         Ok(())

@@ -15,6 +15,7 @@ use understudy_database::{
     journal::{self, Intent},
     mirror::{self, MirrorFolder},
 };
+use understudy_failpoint as failpoint;
 use understudy_imap_session::{Command, FolderName};
 use understudy_protocol::{AddedMessage, Change, FolderId, FolderPath, MailboxId, Seq, Uid, UidSet, UidValidity};
 use understudy_replication::plan::{Step, plan};
@@ -79,6 +80,7 @@ impl Work<'_> {
             let _ = order.done.send(Outcome::Stale);
             return Ok(());
         }
+        failpoint::here("repair.taken");
         let outcome = self.repair(order.repairs).await;
         let said = match &outcome {
             Ok(left) => Outcome::Done(left.clone()),
@@ -119,8 +121,10 @@ impl Work<'_> {
             }
         }
         self.intend(again.keys().copied().collect()).await?;
+        failpoint::here("repair.intended");
         for (folder, messages) in again {
             self.append_again(folder, &messages, &mut left).await?;
+            failpoint::here("repair.appended");
         }
         for (folder, wanted) in flags {
             let steps: Vec<Step> =
@@ -155,7 +159,9 @@ impl Work<'_> {
             brake::taken_over(&mut *db, self.target.mailbox, standby_name, uids).await?;
         }
         journal::settle(&mut *db, self.target.mailbox).await?;
+        failpoint::here("repair.written");
         db.commit().await?;
+        failpoint::here("repair.committed");
         self.strays = Strays::default();
         Ok(())
     }
@@ -257,6 +263,7 @@ impl Work<'_> {
         }
         self.standby.select(&name).await?;
         self.run(&[Command::Expunge { uids: unwanted.clone() }]).await?;
+        failpoint::here("repair.removed");
         for folder in self.folders.values().filter(|folder| folder.standby_name == standby_name) {
             mirror::forget_strays(&self.applier.pool, mailbox, folder.folder, &unwanted).await?;
         }

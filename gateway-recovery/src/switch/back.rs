@@ -3,7 +3,7 @@
 //! Passes while the user works on the standby, then a short hold, a last pass, a comparison of both sides, and the flip.
 //! Whatever fails before the flip leaves the user on the standby; what was brought home already is recognised next time.
 
-use std::time::Duration;
+use std::{slice, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -110,7 +110,7 @@ impl Runner {
         steps.may_go_on()?;
         let held = steps.take("hold", self.hold(switch, "switching_back"), |_| "done".to_owned()).await?;
         let since = held.since;
-        let cutting = door::cut(&self.pool, switch.mailbox, switch.target.other());
+        let cutting = door::cut(&self.pool, slice::from_ref(&switch.mailbox), switch.target.other());
         steps.take("cut", cutting, Clone::clone).await?;
         steps.take("drain", drain(steps, &mut sides), |()| "still".to_owned()).await?;
         steps.take("last", last(passes, &mut sides, &mut total), told).await?;

@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use understudy_database::{
-    route,
+    route::{self, HeldRoute},
     switch::{self, Switch},
 };
 use understudy_front_door::FrontDoors;
@@ -46,19 +46,11 @@ impl Holds {
 
     /// Holds the log-ins and deliveries of a mailbox. The old side must be the one the route has.
     pub(crate) async fn hold(&self, mailbox: MailboxId, target: Side, epoch: Epoch) -> Result<Held, Stop> {
-        let place = self.places.clone().acquire_owned().await.map_err(|error| internal(&error))?;
+        let place = self.place().await?;
         let since = Instant::now();
         route::announce_hold(&self.pool, &[mailbox]).await?;
-        let mut transaction = self.pool.begin().await?;
-        let locked = timeout(LOCKING, route::hold(&mut transaction, &[mailbox])).await;
-        let held = locked.map_err(|_| {
-            fault(
-                "route_locked",
-                "something else holds the mailbox's route",
-                "Try again; see `understudy run list --open`.",
-            )
-        })??;
-        match held.first() {
+        let (transaction, routes) = self.lock(&[mailbox]).await?;
+        match routes.first() {
             Some(held) if held.epoch == epoch && held.side == target.other() => {
                 Ok(Held { transaction, _place: place, since })
             }
@@ -75,6 +67,28 @@ impl Holds {
             None => Err(fault("no_route", "the mailbox has no route", "Unprotect and protect it again.").into()),
         }
     }
+
+    /// Waits for a place among those that may hold mailboxes.
+    pub(super) async fn place(&self) -> Result<OwnedSemaphorePermit, Stop> {
+        Ok(self.places.clone().acquire_owned().await.map_err(|error| internal(&error))?)
+    }
+
+    /// Locks these routes, whose hold was announced, until the SQL transaction ends. Says how they are.
+    pub(super) async fn lock(
+        &self,
+        mailboxes: &[MailboxId],
+    ) -> Result<(Transaction<'static, Postgres>, Vec<HeldRoute>), Stop> {
+        let mut transaction = self.pool.begin().await?;
+        let locked = timeout(LOCKING, route::hold(&mut transaction, mailboxes)).await;
+        let routes = locked.map_err(|_| {
+            fault(
+                "route_locked",
+                "something else holds the mailbox's route",
+                "Try again; see `understudy run list --open`.",
+            )
+        })??;
+        Ok((transaction, routes))
+    }
 }
 
 /// A mailbox whose log-ins wait. Dropping it leaves the log-ins waiting until [`Held::release`] or the limit.
@@ -85,13 +99,13 @@ pub(crate) struct Held {
     pub(crate) since: Instant,
 }
 
-/// Ends the user's sessions on the side that is left, at every front door.
-pub(crate) async fn cut(pool: &PgPool, mailbox: MailboxId, side: Side) -> Result<String, Stop> {
+/// Ends these users' sessions on the side that is left, at every front door.
+pub(crate) async fn cut(pool: &PgPool, mailboxes: &[MailboxId], side: Side) -> Result<String, Stop> {
     let doors = FrontDoors::open(pool).await?;
     if doors.is_empty() {
         return Ok("no front door is known: nobody was cut".to_owned());
     }
-    let cut = match timeout(CUTTING, doors.cut(pool, &[mailbox], side)).await {
+    let cut = match timeout(CUTTING, doors.cut(pool, mailboxes, side)).await {
         Ok(cut) => cut?,
         Err(_) => return Ok("a front door did not answer in time; draining decides".to_owned()),
     };
@@ -103,17 +117,20 @@ pub(crate) async fn cut(pool: &PgPool, mailbox: MailboxId, side: Side) -> Result
     }
 }
 
-/// Ends what is left of the user's sessions on the side that was left: a front door whose database was away during the hold
+/// Ends what is left of these users' sessions on the side that was left: a front door whose database was away during the hold
 /// may have let somebody in there. The change of side is made; nothing here undoes it.
-pub(crate) async fn cut_left_behind(pool: &PgPool, mailbox: MailboxId, left: Side) -> Result<(), Stop> {
-    let cutting = async { FrontDoors::open(pool).await?.cut_left_behind(pool, &[mailbox], left).await };
+pub(crate) async fn cut_left_behind(pool: &PgPool, mailboxes: &[MailboxId], left: Side) -> Result<(), Stop> {
+    let cutting = async { FrontDoors::open(pool).await?.cut_left_behind(pool, mailboxes, left).await };
     match timeout(CUTTING, cutting).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => {
-            tracing::warn!(mailbox.id = %mailbox, error = %error, "Could not look for sessions on the side that was left");
+            tracing::warn!(count = mailboxes.len(), error = %error, "Could not look for sessions on the side that was left");
         }
         Err(_) => {
-            tracing::warn!(mailbox.id = %mailbox, "A front door did not say in time whether sessions are left behind");
+            tracing::warn!(
+                count = mailboxes.len(),
+                "A front door did not say in time whether sessions are left behind"
+            );
         }
     }
     Ok(())

@@ -16,6 +16,7 @@ mod pass;
 mod sides;
 mod steps;
 mod sweep;
+mod together;
 mod tree;
 
 use std::{
@@ -35,7 +36,10 @@ use understudy_database::{
 };
 use understudy_protocol::{MailboxId, Side, TenantId, messages::Trouble};
 
-use self::steps::{Steps, Stop, fault};
+use self::{
+    steps::{Steps, Stop, fault},
+    together::Found,
+};
 use crate::{runs::Runner, verify::internal};
 
 pub(crate) use carry::{Depot, addition, stored};
@@ -45,7 +49,7 @@ pub(crate) use sweep::Sweeper;
 
 /// Mailboxes of one run moved at once.
 const SIDE_BY_SIDE: usize = 8;
-/// The same where nothing is waited for.
+/// The same where nothing is waited for, of those that do not take their steps together.
 const AT_ONCE_IN_EMERGENCY: usize = door::HELD_AT_ONCE as usize;
 /// How often it is looked whether somebody wants a run to stop.
 const CANCEL_POLL: Duration = Duration::from_millis(200);
@@ -84,6 +88,8 @@ struct Moving<'a> {
     cancel: CancellationToken,
     /// Primaries that did not answer in this run: none of the others waits for them.
     silent: Mutex<HashSet<String>>,
+    /// Of an emergency, what its mailboxes found out together.
+    found: Found,
 }
 
 impl Moving<'_> {
@@ -94,6 +100,11 @@ impl Moving<'_> {
     fn was_silent(&self, primary: &str) {
         self.silent.lock().unwrap_or_else(PoisonError::into_inner).insert(primary.to_owned());
     }
+}
+
+/// What becomes of a mailbox that cannot be moved.
+fn failed(trouble: &Trouble) -> Value {
+    json!({ "outcome": "failed", "kind": trouble.kind, "reason": trouble.reason, "remedy": trouble.remedy })
 }
 
 /// Who works on both sides of a mailbox just now. Cheap to clone.
@@ -122,16 +133,20 @@ impl Runner {
         let selector = switch::Selector { mailboxes: Some(&asked.mailbox_ids), ..switch::Selector::default() };
         let mailboxes = switch::selected(&self.pool, &TenantId(run.tenant_id).into(), &selector).await;
         let mailboxes = mailboxes.map_err(|error| internal(&error))?;
-        let moving = Moving { run, order, cancel: CancellationToken::new(), silent: Mutex::default() };
+        let moving =
+            Moving { run, order, cancel: CancellationToken::new(), silent: Mutex::default(), found: Found::default() };
         if let Some(primary) = &asked.primary_down {
             moving.was_silent(primary);
         }
         self.before(&moving, &asked.mailbox_ids).await?;
         let watching = self.watch_cancel(run, &moving.cancel);
-        let all = stream::iter(mailboxes)
-            .map(|(mailbox, address)| self.one(&moving, mailbox, address))
-            .buffered(if order.emergency { AT_ONCE_IN_EMERGENCY } else { SIDE_BY_SIDE })
-            .collect::<Vec<Value>>();
+        let all = async {
+            if order.emergency && target == Side::Standby {
+                self.all_in_emergency(&moving, mailboxes).await
+            } else {
+                self.each(&moving, mailboxes, SIDE_BY_SIDE).await
+            }
+        };
         let results = tokio::select! {
             results = all => results,
             never = watching => never,
@@ -157,6 +172,12 @@ impl Runner {
         Ok((ended, result))
     }
 
+    /// Moves these mailboxes by themselves, so many at once, and says of each what became of it.
+    async fn each(&self, moving: &Moving<'_>, mailboxes: Vec<(MailboxId, String)>, at_once: usize) -> Vec<Value> {
+        let all = stream::iter(mailboxes).map(|(mailbox, address)| self.one(moving, mailbox, address));
+        all.buffered(at_once).collect().await
+    }
+
     async fn watch_cancel(&self, run: &Run, cancel: &CancellationToken) -> Vec<Value> {
         while !run::cancel_requested(&self.pool, run.run_id).await.unwrap_or(false) {
             tokio::time::sleep(CANCEL_POLL).await;
@@ -172,12 +193,7 @@ impl Runner {
         let mut result = match Box::pin(self.moved(&steps, moving)).await {
             Ok(result) => result,
             Err(Stop::Cancelled) => json!({ "outcome": "cancelled" }),
-            Err(Stop::Failed(trouble)) => json!({
-                "outcome": "failed",
-                "kind": trouble.kind,
-                "reason": trouble.reason,
-                "remedy": trouble.remedy,
-            }),
+            Err(Stop::Failed(trouble)) => failed(&trouble),
         };
         if let Ok(Some(known)) = switch::get(&self.pool, run.run_id, mailbox).await
             && let (Some(result), Some(detail)) = (result.as_object_mut(), known.detail.as_object())

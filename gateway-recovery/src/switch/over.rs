@@ -3,13 +3,14 @@
 //! Planned, it loses nothing or does not happen: whatever fails before the flip leaves the user where he was. Emergency, it
 //! says what may be lost and goes by the limit it was given.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, slice, time::Duration};
 
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 use understudy_database::{
     continuity::Continuity,
-    journal, mirror, run,
+    journal, mirror, step,
     switch::{self, Subject, Switch},
 };
 use understudy_imap_session::{Error, FolderName};
@@ -39,7 +40,7 @@ const DRAINING: Duration = Duration::from_secs(30);
 /// The old side is read for stragglers so long after the flip.
 pub(crate) const SWEEP: Duration = Duration::from_secs(60);
 /// In an emergency: how long to wait for the primary's last words, and for what was received to be applied.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(3);
 const APPLYING: Duration = Duration::from_secs(60);
 
 impl Runner {
@@ -88,7 +89,7 @@ impl Runner {
         let live = steps.take("live", self.live(steps, subject), |live| live.told.clone()).await?;
         steps.may_go_on()?;
         let held = steps.take("hold", self.hold(switch, "switching_over"), |_| "done".to_owned()).await?;
-        let cutting = door::cut(&self.pool, switch.mailbox, switch.target.other());
+        let cutting = door::cut(&self.pool, slice::from_ref(&switch.mailbox), switch.target.other());
         steps.take("cut", cutting, Clone::clone).await?;
         let last = steps.take("drain", self.drain(steps, subject), |last| format!("still at {last}")).await?;
         steps.take("verify", self.compare(subject, &live, last), Clone::clone).await?;
@@ -251,7 +252,7 @@ impl Runner {
         switch::note(&self.pool, switch.run_id, switch.mailbox, &json!({ "stake": stake })).await?;
         steps.may_go_on()?;
         let held = steps.take("hold", self.hold(switch, "switching_over"), |_| "done".to_owned()).await?;
-        let cutting = door::cut(&self.pool, switch.mailbox, switch.target.other());
+        let cutting = door::cut(&self.pool, slice::from_ref(&switch.mailbox), switch.target.other());
         steps.take("cut", cutting, Clone::clone).await?;
         let away = held.since;
         let flipping = async {
@@ -269,14 +270,19 @@ impl Runner {
 
     /// What may be lost; refused when that is more than was allowed. What was received is applied first.
     async fn stake(&self, subject: &Subject, moving: &Moving<'_>) -> Result<Value, Stop> {
-        let order = moving.order;
         standby_answers(subject).await?;
         // The primary may yet have something to say.
         let heard = !moving.is_silent(&subject.primary.name)
-            && self.barrier(subject.mailbox, Instant::now() + LAST_WORDS).await.is_ok();
-        if !heard {
-            moving.was_silent(&subject.primary.name);
-        }
+            && match self.barrier(subject.mailbox, Instant::now() + LAST_WORDS).await {
+                Ok(_) => true,
+                Err(trouble) => {
+                    // Nobody asks the primary about a mailbox that a person paused: that says nothing of the primary.
+                    if trouble.kind != "stopped" {
+                        moving.was_silent(&subject.primary.name);
+                    }
+                    false
+                }
+            };
         let deadline = Instant::now() + APPLYING;
         let mut now = self.subject(subject.mailbox).await?;
         while now.applied < now.received && Instant::now() < deadline {
@@ -284,58 +290,75 @@ impl Runner {
             tokio::time::sleep(Duration::from_millis(20)).await;
             now = self.subject(subject.mailbox).await?;
         }
-        let not_applied = now.received - now.applied;
-        let not_received = now.captured - now.received;
-        let last_look = now.swept_at.into_iter().chain(now.heard_at).min();
-        let unseen = last_look.map(|at| (chrono::Utc::now() - at).as_seconds_f64().max(0.0));
-        let told = format!(
-            "{} received and not applied, {not_received} captured and not received; the primary was last looked through {}",
-            counted(not_applied, "transaction", "transactions"),
-            unseen.map_or_else(|| "never".to_owned(), |seconds| format!("{seconds:.1} s ago"))
-        );
-        if subject.phase == "seeding" && order.max_loss.is_some() {
-            return Err(fault(
-                "seeding",
-                "the first full copy is not finished: the standby lacks what was not copied yet",
-                "Allow it with --max-loss any, if a part of the mailbox is better than none.",
-            )
-            .into());
-        }
-        if let Some(limit) = order.max_loss
-            && (not_applied + not_received > limit || (limit == 0 && !heard))
-        {
-            return Err(fault(
-                "too_much_lost",
-                format!("{told}: more than the {limit} allowed"),
-                "Wait until more has been applied, or allow more with --max-loss.",
-            )
-            .into());
-        }
-        Ok(json!({
-            "not_applied": not_applied,
-            "not_received": not_received,
-            "unseen_seconds": unseen,
-            "last_look": last_look,
-            "primary_answered": heard,
-            "told": told,
-        }))
+        let standing = Standing {
+            phase: &subject.phase,
+            captured: now.captured,
+            received: now.received,
+            applied: now.applied,
+            last_look: now.swept_at.into_iter().chain(now.heard_at).min(),
+        };
+        at_stake(&standing, heard, moving.order.max_loss)
     }
 
     /// The side was changed, maybe before a crash: whatever was left undone after that.
     pub(super) async fn after_flip(&self, steps: &Steps, switch: &Switch) -> Result<Value, Stop> {
-        let done = run::steps(&self.pool, steps.run).await?;
-        let address = Some(&switch.address);
-        let released = done
-            .iter()
-            .any(|step| step.name == "release" && step.address.as_ref() == address && step.ended_at.is_some());
-        if !released {
-            let cutting = door::cut_left_behind(&self.pool, switch.mailbox, switch.target.other());
+        let this = slice::from_ref(&switch.mailbox);
+        let released = step::behind(&self.pool, steps.run, "release", this).await?;
+        if released.is_empty() {
+            let cutting = door::cut_left_behind(&self.pool, this, switch.target.other());
             steps
                 .take("release", cutting, |()| format!("log-ins and deliveries reach the {}", switch.target.as_str()))
                 .await?;
         }
         Ok(json!({ "outcome": "done" }))
     }
+}
+
+/// How far a mailbox was when its primary was given up.
+pub(super) struct Standing<'a> {
+    pub(super) phase: &'a str,
+    pub(super) captured: i64,
+    pub(super) received: i64,
+    pub(super) applied: i64,
+    pub(super) last_look: Option<DateTime<Utc>>,
+}
+
+/// What may be lost; refused when that is more than was allowed.
+pub(super) fn at_stake(standing: &Standing<'_>, heard: bool, max_loss: Option<i64>) -> Result<Value, Stop> {
+    let not_applied = standing.received - standing.applied;
+    let not_received = standing.captured - standing.received;
+    let unseen = standing.last_look.map(|at| (Utc::now() - at).as_seconds_f64().max(0.0));
+    let told = format!(
+        "{} received and not applied, {not_received} captured and not received; the primary was last looked through {}",
+        counted(not_applied, "transaction", "transactions"),
+        unseen.map_or_else(|| "never".to_owned(), |seconds| format!("{seconds:.1} s ago"))
+    );
+    if standing.phase == "seeding" && max_loss.is_some() {
+        return Err(fault(
+            "seeding",
+            "the first full copy is not finished: the standby lacks what was not copied yet",
+            "Allow it with --max-loss any, if a part of the mailbox is better than none.",
+        )
+        .into());
+    }
+    if let Some(limit) = max_loss
+        && (not_applied + not_received > limit || (limit == 0 && !heard))
+    {
+        return Err(fault(
+            "too_much_lost",
+            format!("{told}: more than the {limit} allowed"),
+            "Wait until more has been applied, or allow more with --max-loss.",
+        )
+        .into());
+    }
+    Ok(json!({
+        "not_applied": not_applied,
+        "not_received": not_received,
+        "unseen_seconds": unseen,
+        "last_look": standing.last_look,
+        "primary_answered": heard,
+        "told": told,
+    }))
 }
 
 /// What the comparison found while the user worked.
@@ -422,7 +445,7 @@ async fn check(subject: &Subject) -> Result<(), Stop> {
 }
 
 /// Is the standby there, and does it let this user in?
-async fn standby_answers(subject: &Subject) -> Result<(), Stop> {
+pub(super) async fn standby_answers(subject: &Subject) -> Result<(), Stop> {
     let (server, address) = (&subject.standby, &subject.standby_address);
     let opened = timeout(Duration::from_secs(15), Standby::at(server, &server.login, address)).await;
     let opened = opened.unwrap_or(Err(understudy_imap_session::Error::Timeout));

@@ -49,7 +49,7 @@ pub(crate) struct Site {
     server: PgConnectOptions,
 }
 
-struct Gateway {
+pub(crate) struct Gateway {
     address: SocketAddr,
     shutdown: CancellationToken,
     task: JoinHandle<anyhow::Result<()>>,
@@ -99,7 +99,7 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         let security = LinkSecurity::Clear(SECRET.to_owned().into());
         let gateway = Gateway::start(&pool, &folder, security.clone()).await;
-        Self {
+        let site = Self {
             pool,
             client: client(),
             gateway,
@@ -109,7 +109,10 @@ impl Site {
             standby: standby.server_id,
             database,
             server,
-        }
+        };
+        // It has found its place alone, and opened its store.
+        site.try_post("nothing", "").await;
+        site
     }
 
     /// A recovery site that protects one mailbox.
@@ -140,14 +143,24 @@ impl Site {
 
     /// Stops the gateway; fails the test when it does not end soon, or not well.
     pub(crate) async fn stop(&mut self) {
-        self.gateway.shutdown.cancel();
-        within("the gateway to end", &mut self.gateway.task).await.unwrap().unwrap();
+        self.gateway.stop().await;
     }
 
     /// Stops the gateway and starts another on the same database and folder.
     pub(crate) async fn restart(&mut self) {
         self.stop().await;
         self.start_again().await;
+    }
+
+    /// Starts another gateway beside this one, and asks that one from now on; gives back the one before.
+    pub(crate) async fn start_beside(&mut self) -> Gateway {
+        let another = Gateway::start(&self.pool, &self.folder, self.security.clone()).await;
+        std::mem::replace(&mut self.gateway, another)
+    }
+
+    /// How the gateway ended, without being asked to.
+    pub(crate) async fn fell(&mut self) -> anyhow::Result<()> {
+        within("the gateway to fall", &mut self.gateway.task).await.unwrap()
     }
 
     /// Starts another gateway on the same database and folder; the one before was stopped.
@@ -312,6 +325,12 @@ impl Drop for Site {
 }
 
 impl Gateway {
+    /// Stops it; fails the test when it does not end soon, or not well.
+    pub(crate) async fn stop(&mut self) {
+        self.shutdown.cancel();
+        within("the gateway to end", &mut self.task).await.unwrap().unwrap();
+    }
+
     async fn start(pool: &PgPool, folder: &TempDir, link: LinkSecurity) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -58,6 +58,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the reason for a broken connection may take to be known.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
+/// TLS ended without saying so.
+const CUT_OFF: &str = "the connection was cut off, by the other side or on the way";
+
 /// The recovery gateway listens to another source gateway.
 #[derive(Debug, thiserror::Error)]
 #[error("the recovery gateway turned this source gateway away: {0}")]
@@ -97,7 +100,8 @@ struct Noting<S> {
 
 impl<S> Noting<S> {
     fn note(&self, error: &io::Error) {
-        if let Some(said) = why_refused(error) {
+        let cut_off = || (error.kind() == io::ErrorKind::UnexpectedEof).then_some(CUT_OFF);
+        if let Some(said) = why_refused(error).or_else(cut_off) {
             self.why.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| said.to_owned());
         }
     }

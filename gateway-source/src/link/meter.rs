@@ -77,6 +77,12 @@ impl Meter {
         self.ways[direction as usize].wire.fetch_add(bytes as u64, Relaxed);
     }
 
+    /// Bytes of mail sent since the start.
+    pub(super) fn carried(&self) -> u64 {
+        let out = &self.ways[Direction::Out as usize].bodies;
+        [Kind::Live, Kind::Seed].iter().map(|kind| out[*kind as usize].load(Relaxed)).sum()
+    }
+
     /// Every kind in both directions since the start.
     pub(crate) fn read(&self) -> Vec<WireBytes> {
         let mut counted = Vec::with_capacity(10);

@@ -2,7 +2,8 @@
 //! ends as the command did.
 //!
 //! Two real Dovecots filled with mail, and an Understudy that knows of neither yet: the first test makes the acquaintance. And an
-//! admin API alone with fifty thousand mailboxes, which no gateway looks at, to scroll through.
+//! admin API alone with fifty thousand mailboxes, which no gateway looks at, to scroll through. And a recovery site without a
+//! source site: one test pairs it with a source gateway, which starts once it has been.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -13,6 +14,8 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use understudy_tests::client::Client;
 use understudy_tests::dovecot::{Dovecot, MASTER, Options, PASSWORD, free_port};
 use understudy_tests::mail::Mail;
@@ -27,6 +30,8 @@ const MESSAGES: usize = 30;
 /// Mailboxes of the long list.
 const MANY: usize = 50_000;
 const READY: Duration = Duration::from_secs(90);
+/// How often it is looked whether the sites were paired.
+const LOOK: Duration = Duration::from_millis(100);
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
@@ -40,6 +45,7 @@ async fn main() -> Result<ExitCode> {
     }
     let token = stack.json(&["token", "create", "--role", "administrator", "--name", "browser"]).await?;
     let long = LongList::start().await?;
+    let sites = Sites::start(&primary, &standby).await?;
     let passwords = primary.return_password_file().context("the primary has no file of passwords")?;
     let status = Command::new(command)
         .args(arguments)
@@ -47,6 +53,11 @@ async fn main() -> Result<ExitCode> {
         .env("UNDERSTUDY_TOKEN", token["token"].as_str().context("no token")?)
         .env("UNDERSTUDY_MANY_URL", &long.url)
         .env("UNDERSTUDY_MANY_TOKEN", &long.token)
+        .env("UNDERSTUDY_SITES_URL", &sites.url)
+        .env("UNDERSTUDY_SITES_TOKEN", &sites.token)
+        .env("UNDERSTUDY_SITES_WAY", &sites.way)
+        .env("UNDERSTUDY_SOURCE_CONFIG", &sites.source_config)
+        .env("UNDERSTUDY_PROGRAM", program()?)
         .env("MASTER", MASTER)
         .env("USER_PASSWORD", PASSWORD)
         .env("PRIMARY_URL", primary.imap_url())
@@ -57,6 +68,7 @@ async fn main() -> Result<ExitCode> {
         .env("STANDBY_ADDRESS", standby.imap_address().to_string())
         .env("STANDBY_PASSWORD_FILE", standby.master_password_file())
         .status()?;
+    sites.end().await?;
     stack.stop()?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -70,6 +82,50 @@ async fn fill(primary: &Dovecot, user: &str, seed: u64) -> Result<()> {
     }
     client.log_out().await;
     Ok(())
+}
+
+/// A recovery site and, once it was paired, a source gateway.
+struct Sites {
+    url: String,
+    token: String,
+    /// Where the source gateway reaches the recovery gateway.
+    way: String,
+    source_config: PathBuf,
+    end: oneshot::Sender<()>,
+    running: JoinHandle<Result<()>>,
+}
+
+impl Sites {
+    async fn start(primary: &Dovecot, standby: &Dovecot) -> Result<Self> {
+        let mut stack = Stack::paired(&[("primary", primary), ("standby", standby)], 1, "").await?;
+        let made = stack.json(&["token", "create", "--role", "administrator", "--name", "browser"]).await?;
+        let token = made["token"].as_str().context("no token")?.to_owned();
+        let log = fs::read_to_string(stack.dir().join("admin.log"))?;
+        let (_, said) = log.split_once("web answer at ").context("the admin API does not say where it is")?;
+        let url = said.split_whitespace().next().context("no address")?.to_owned();
+        let way = format!("https://{}", stack.way(0)?.address());
+        let source = stack.dir().join("source");
+        let (source_config, paired) = (source.join("understudy.toml"), source.join("data/link/source.json"));
+        let (end, mut ended) = oneshot::channel();
+        let running = tokio::spawn(async move {
+            let mut is_started = false;
+            while ended.try_recv() == Err(oneshot::error::TryRecvError::Empty) {
+                if !is_started && paired.exists() {
+                    stack.start_paired_source()?;
+                    is_started = true;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+            stack.stop()
+        });
+        Ok(Self { url, token, way, source_config, end, running })
+    }
+
+    async fn end(self) -> Result<()> {
+        // It may have ended by itself, and says why below.
+        let _ = self.end.send(());
+        self.running.await?
+    }
 }
 
 /// The admin API alone, over a database with very many mailboxes.

@@ -7,8 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-/// Makes `ca.pem`, `server.pem` and `server.key` in `dir`, for `address` and `localhost`.
-pub(super) fn make(dir: &Path, address: Ipv4Addr) -> Result<()> {
+/// Makes `ca.pem`, `server.pem` and `server.key` in `dir`, for `address` and `localhost`, good for so many days.
+pub(super) fn make(dir: &Path, address: Ipv4Addr, days: u32) -> Result<()> {
     fs::create_dir_all(dir)?;
     fs::write(
         dir.join("server.ext"),
@@ -30,8 +30,9 @@ pub(super) fn make(dir: &Path, address: Ipv4Addr) -> Result<()> {
     openssl(dir, &[authority.as_slice(), KEY.as_slice()].concat())?;
     let request = ["req", "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr"];
     openssl(dir, &[request.as_slice(), KEY.as_slice()].concat())?;
+    let days = days.to_string();
     let signed =
-        ["x509", "-req", "-days", "30", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
+        ["x509", "-req", "-days", &days, "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
     openssl(dir, &[signed.as_slice(), &["-extfile", "server.ext", "-out", "server.pem"]].concat())
 }
 

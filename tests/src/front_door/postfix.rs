@@ -8,7 +8,6 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use super::{Plan, daemon::Daemon};
-use crate::dovecot::free_port;
 
 /// A running Postfix; it needs root.
 pub struct Postfix {
@@ -26,7 +25,7 @@ impl Postfix {
         }
         let given = Command::new("chown").arg("postfix").arg(&data).status().context("could not run chown")?;
         ensure!(given.success(), "the folder of Postfix could not be handed over");
-        let smtp = SocketAddr::from((plan.address, free_port(plan.address)?));
+        let smtp = plan.smtp;
         let base = format!(
             "compatibility_level = 3.6\nmyhostname = mx.{domain}\nmydestination =\nmynetworks = 192.0.2.1\n\
              inet_interfaces = all\ninet_protocols = ipv4\nqueue_directory = {queue}\ndata_directory = {data}\n\

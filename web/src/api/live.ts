@@ -92,7 +92,7 @@ class Page {
   constructor(private readonly client: QueryClient) {}
 
   everything(): void {
-    this.mark("status", "mailboxes", "mailbox", "servers", "server", "runs", "run", "history", "routes");
+    this.mark("status", "mailboxes", "mailbox", "servers", "server", "runs", "run", "history", "routes", "link");
   }
 
   take(kind: string, data: string): void {
@@ -106,6 +106,7 @@ class Page {
     this.mark("status", "history");
     if (event.address || kind === "protected" || kind === "unprotected") this.mark("mailboxes", "mailbox", "routes");
     if (event.run_id || kind.startsWith("run")) this.mark("runs", "run");
+    if (kind.startsWith("link")) this.mark("link");
     if (kind.startsWith("server") || kind === "trouble" || kind === "run") this.mark("servers", "server");
   }
 

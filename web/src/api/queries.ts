@@ -25,6 +25,14 @@ export function useServers() {
   });
 }
 
+export function useGroups() {
+  return useQuery({
+    queryKey: ["mailboxes", "groups"],
+    queryFn: async ({ signal }) => body(await api.GET("/api/v1/groups", { params: { query: { limit: 1000 } }, signal })).items,
+    staleTime: POLL_MS,
+  });
+}
+
 export function useServer(name: string) {
   return useQuery({
     queryKey: ["server", name],

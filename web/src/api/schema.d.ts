@@ -89,6 +89,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/groups": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All groups, by name; of somebody who looks after one, that one. */
+        get: operations["groups_list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/groups/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One group. */
+        get: operations["groups_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/history": {
         parameters: {
             query?: never;
@@ -533,6 +567,23 @@ export interface paths {
         put?: never;
         /** Compares the two sides of a mailbox message by message; with `repair` it makes them equal, else it changes nothing. */
         post: operations["mailboxes_verify"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/map": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The replication map: every pair of servers with protected mailboxes, by name of the primary, then of the standby. */
+        get: operations["map_map"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -1041,6 +1092,26 @@ export interface paths {
         post?: never;
         /** Ends a session: one's own (`current` is the one that asks), and for administrators anybody's of the tenant. */
         delete: operations["sessions_end"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/settings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The configuration this process began with: the file, what the environment says instead, and what is built in. It is changed there, and
+         *     takes effect at the next start.
+         */
+        get: operations["settings_settings"];
+        put?: never;
+        post?: never;
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -1709,6 +1780,20 @@ export interface components {
             name: string;
             remedy: string;
         };
+        /** @description Mailboxes handled together. */
+        Group: {
+            /** @description The same by state; every state is there. */
+            by_state: {
+                [key: string]: number;
+            };
+            /**
+             * Format: int64
+             * @description How many protected mailboxes carry it.
+             */
+            mailboxes: number;
+            /** @example board */
+            name: string;
+        };
         /** @description One word. */
         Health: {
             status: string;
@@ -2205,6 +2290,35 @@ export interface components {
             /** Format: double */
             seconds_mean: number;
         };
+        /** @description A primary, a standby, and the mailboxes mirrored from one to the other. */
+        Mirror: {
+            /** @description Every state is there. */
+            by_state: {
+                [key: string]: number;
+            };
+            lag: components["schemas"]["Lag"];
+            /**
+             * Format: int64
+             * @description Mailboxes with something captured and not applied.
+             */
+            lagging: number;
+            /** Format: int64 */
+            mailboxes: number;
+            /**
+             * Format: int64
+             * @description Users work on the standby; what changes there goes home at a switchback.
+             */
+            on_standby: number;
+            /**
+             * Format: int64
+             * @description Changes flow from the primary to the standby.
+             */
+            outbound: number;
+            /** @example mail-a */
+            primary: string;
+            /** @example dr-1 */
+            standby: string;
+        };
         /**
          * @description `planned` loses nothing or does not happen; `emergency` does not wait for the primary.
          * @enum {string}
@@ -2498,6 +2612,24 @@ export interface components {
             next?: string | null;
         };
         /** @description One page of a list. */
+        Page_Group: {
+            items: {
+                /** @description The same by state; every state is there. */
+                by_state: {
+                    [key: string]: number;
+                };
+                /**
+                 * Format: int64
+                 * @description How many protected mailboxes carry it.
+                 */
+                mailboxes: number;
+                /** @example board */
+                name: string;
+            }[];
+            /** @description Where to go on, for `?after=`; null at the end. */
+            next?: string | null;
+        };
+        /** @description One page of a list. */
         Page_InvoiceSummary: {
             items: {
                 /** Format: date-time */
@@ -2592,6 +2724,39 @@ export interface components {
                 /** @description Folders that should have and lost it. */
                 uid_continuity_lost: components["schemas"]["LostFolder"][];
                 unproven?: components["schemas"]["Unproven"] | null;
+            }[];
+            /** @description Where to go on, for `?after=`; null at the end. */
+            next?: string | null;
+        };
+        /** @description One page of a list. */
+        Page_Mirror: {
+            items: {
+                /** @description Every state is there. */
+                by_state: {
+                    [key: string]: number;
+                };
+                lag: components["schemas"]["Lag"];
+                /**
+                 * Format: int64
+                 * @description Mailboxes with something captured and not applied.
+                 */
+                lagging: number;
+                /** Format: int64 */
+                mailboxes: number;
+                /**
+                 * Format: int64
+                 * @description Users work on the standby; what changes there goes home at a switchback.
+                 */
+                on_standby: number;
+                /**
+                 * Format: int64
+                 * @description Changes flow from the primary to the standby.
+                 */
+                outbound: number;
+                /** @example mail-a */
+                primary: string;
+                /** @example dr-1 */
+                standby: string;
             }[];
             /** @description Where to go on, for `?after=`; null at the end. */
             next?: string | null;
@@ -2923,8 +3088,10 @@ export interface components {
             /** Format: int64 */
             messages_total: number;
         };
-        /** @description Mailboxes to protect, in one of `addresses`, `items` or `csv`; the rest holds for each that does not say otherwise. */
+        /** @description Mailboxes to protect, in one of `address`, `addresses`, `items` or `csv`; the rest holds for each that does not say otherwise. */
         Protect: {
+            /** @description What the primary takes as a log-in: one mailbox. */
+            address?: string | null;
             /** @description What the primary takes as log-ins. */
             addresses?: string[] | null;
             /** @description A whole file; its first line names the columns, of which only `address` is required. */
@@ -3165,6 +3332,29 @@ export interface components {
              * @description On the primary.
              */
             uid: number;
+        };
+        /** @description One value of the configuration. Never a secret. */
+        Setting: {
+            /**
+             * @description As in the configuration file: table and name.
+             * @example verify.every
+             */
+            key: string;
+            origin: components["schemas"]["SettingOrigin"];
+            /** @description File and line, or the name in the environment; null for what is built in. */
+            place?: string | null;
+            /** @description A text, a number, true or false, or a list of texts. */
+            value: unknown;
+        };
+        /**
+         * @description Who said a value.
+         * @enum {string}
+         */
+        SettingOrigin: "file" | "environment" | "default";
+        /** @description The configuration in force. */
+        Settings: {
+            /** @description By key. */
+            items: components["schemas"]["Setting"][];
         };
         /** @description For the authenticator app. */
         Setup: {
@@ -3724,6 +3914,14 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The body is too large */
             413: {
                 headers: {
@@ -3776,6 +3974,167 @@ export interface operations {
                 };
                 content: {
                     "text/event-stream": components["schemas"]["Event"];
+                };
+            };
+            /** @description It cannot be read, or has an unknown parameter */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It is not known who asks */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Whoever asks may not */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It asks for something impossible; `errors` names the fields */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    groups_list: {
+        parameters: {
+            query?: {
+                /** @description A part of the name, in any case. */
+                q?: string;
+                limit?: number;
+                after?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Group"];
+                };
+            };
+            /** @description It cannot be read, or has an unknown parameter */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It is not known who asks */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Whoever asks may not */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It asks for something impossible; `errors` names the fields */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    groups_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Group"];
                 };
             };
             /** @description It cannot be read, or has an unknown parameter */
@@ -6853,6 +7212,82 @@ export interface operations {
                 };
             };
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It asks for something impossible; `errors` names the fields */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    map_map: {
+        parameters: {
+            query?: {
+                limit?: number;
+                after?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Mirror"];
+                };
+            };
+            /** @description It cannot be read, or has an unknown parameter */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It is not known who asks */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Whoever asks may not */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10008,6 +10443,79 @@ export interface operations {
             };
         };
     };
+    settings_settings: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Settings"];
+                };
+            };
+            /** @description It cannot be read, or has an unknown parameter */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It is not known who asks */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Whoever asks may not */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It asks for something impossible; `errors` names the fields */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     status_status: {
         parameters: {
             query?: never;
@@ -11380,6 +11888,14 @@ export interface operations {
             };
             /** @description Whoever asks may not */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -4,6 +4,7 @@ import { useSyncExternalStore } from "react";
 
 /** `/api/docs` reads it too. */
 const KEY = "understudy.token";
+const TENANT = "understudy.tenant";
 const listeners = new Set<() => void>();
 let refusal = "";
 
@@ -12,6 +13,8 @@ export interface Me {
   name: string;
   role: "viewer" | "operator" | "administrator" | "billing" | "auditor" | "user";
   mailbox?: string | null;
+  /** Whom one acts for: one's own tenant, unless somebody of the provider chose another. */
+  tenant: string;
   /** Belongs to those who run Understudy, not to a customer of theirs. */
   is_provider: boolean;
   session?: { csrf: string; second_factor: boolean; recovery_codes_left: number } | null;
@@ -34,8 +37,31 @@ export function token(): string | null {
 /** What a request carries besides the cookie. */
 export function credentials(method: string): Record<string, string> {
   const secret = token();
-  if (secret) return { Authorization: `Bearer ${secret}` };
-  return method === "GET" || !me?.session ? {} : { "Understudy-Csrf": me.session.csrf };
+  const tenant = sessionStorage.getItem(TENANT);
+  return {
+    ...(secret ? { Authorization: `Bearer ${secret}` } : method === "GET" || !me?.session ? {} : { "Understudy-Csrf": me.session.csrf }),
+    // A header carries bytes: those of UTF-8.
+    ...(tenant ? { "Understudy-Tenant": String.fromCharCode(...new TextEncoder().encode(tenant)) } : {}),
+  };
+}
+
+/** Asks everything for another tenant from now on, as the provider's people may; null for one's own. As long as the tab lives. */
+export async function actFor(tenant: string | null): Promise<void> {
+  const before = sessionStorage.getItem(TENANT);
+  keep(tenant);
+  const answer = await fetch("/api/v1/me", { headers: credentials("GET"), cache: "no-store" }).catch(() => null);
+  if (answer?.ok) {
+    me = (await answer.json()) as Me;
+    changed();
+    return;
+  }
+  keep(before);
+  throw new Error(`Understudy does not let you act for ${tenant ?? "your own tenant"} now. Load the page again, and see whether the tenant is still there.`);
+}
+
+function keep(tenant: string | null): void {
+  if (tenant === null) sessionStorage.removeItem(TENANT);
+  else sessionStorage.setItem(TENANT, tenant);
 }
 
 /** Why nobody is in any more, for the page that asks. */
@@ -55,6 +81,7 @@ export function signIn(who: Me, given?: string): void {
 export function signOut(reason = ""): void {
   refusal = reason;
   sessionStorage.removeItem(KEY);
+  keep(null);
   me = null;
   changed();
 }
@@ -68,7 +95,13 @@ export async function leave(): Promise<void> {
 
 /** Asks who is in, for a page just loaded. */
 export async function recognise(): Promise<void> {
-  const answer = await fetch("/api/v1/me", { headers: credentials("GET"), cache: "no-store" }).catch(() => null);
+  const ask = () => fetch("/api/v1/me", { headers: credentials("GET"), cache: "no-store" }).catch(() => null);
+  let answer = await ask();
+  if (answer?.status === 404) {
+    // The tenant acted for is gone.
+    keep(null);
+    answer = await ask();
+  }
   if (answer?.ok) signIn((await answer.json()) as Me);
   else signOut();
 }

@@ -17,6 +17,7 @@ export function Door() {
   const isIn = Boolean(me);
   // A mailbox's user may not ask for the lag of all.
   const isUser = me?.role === "user";
+  const tenant = me?.tenant;
   useEffect(() => void recognise(), []);
   useEffect(() => {
     if (!isIn) return undefined;
@@ -28,9 +29,9 @@ export function Door() {
       // What one person may see is not kept for the next.
       client.clear();
     };
-  }, [client, isIn, isUser]);
+  }, [client, isIn, isUser, tenant]);
   if (me === undefined) return <main className="door"><h1 className="hidden">Understudy</h1><p className="quiet">Loading…</p></main>;
-  return me ? <Frame /> : <SignIn />;
+  return me ? <Frame key={me.tenant} /> : <SignIn />;
 }
 
 function SignIn() {

@@ -11,6 +11,7 @@ import { GoTo } from "./GoTo";
 import * as icons from "./icons";
 import { KeyHelp, useKeys } from "./keys";
 import { Page } from "./Page";
+import { Tenants } from "./Tenants";
 
 /** Without any sign of life for so long, what is shown may be stale. */
 const STALE_MS = 20_000;
@@ -43,6 +44,7 @@ export function Frame() {
         <Button className="wide" variant="subtle" size="xs" onClick={() => void leave()}>Sign out</Button>
       </header>
       <nav id="navigation" className={menu ? "side open" : "side"} aria-label="Screens">
+        {me?.is_provider && me.role === "administrator" && <Tenants me={me} />}
         <ul>
           {own && <li><NavLink to={own}><icons.Mail />Your mailbox</NavLink></li>}
           {screens.filter((screen) => screen.name).map((screen) => (
@@ -61,7 +63,7 @@ export function Frame() {
             <Routes>
               {own && <Route path="/" element={<Navigate to={own} replace />} />}
               {me && SCREENS.map((screen) => (
-                <Route key={screen.path} path={screen.path} element={isFor(screen, me) ? <screen.element /> : <NotYours role={me.role} />} />
+                <Route key={screen.path} path={screen.path} element={isFor(screen, me) ? <screen.element /> : <NotYours role={me.role} provider={screen.provider} />} />
               ))}
               <Route path="*" element={me ? <Nowhere /> : <p className="quiet">Loading…</p>} />
             </Routes>
@@ -79,10 +81,10 @@ function Nowhere() {
 }
 
 /** In the words of the API, which refuses it too. */
-function NotYours({ role }: { role: string }) {
+function NotYours({ role, provider }: { role: string; provider?: boolean }) {
   return (
     <Page title="This screen is for others">
-      <p>The role {role} may not do this. Ask somebody whose role may, or <Link to="/">go to where you begin</Link>.</p>
+      <p>{provider && role !== "user" ? "This is about all tenants, so it is for the provider's people." : `The role ${role} may not do this.`} Ask somebody whose role may, or <Link to="/">go to where you begin</Link>.</p>
     </Page>
   );
 }

@@ -13,7 +13,9 @@ function Icon({ children, size = 18 }: { children: ReactNode; size?: number }) {
 export const Gauge = () => <Icon><path d="M4 18a9 9 0 1 1 16 0M12 14l4-5" /></Icon>;
 export const Mail = () => <Icon><rect x="3" y="5" width="18" height="14" rx="2" /><path d="m4 7 8 6 8-6" /></Icon>;
 export const Shield = () => <Icon><path d="M12 3 5 6v5c0 5 3 8 7 10 4-2 7-5 7-10V6z" /><path d="M12 8.5v6M9 11.5h6" /></Icon>;
-export const Chain = () => <Icon><path d="M10 14.5a4 4 0 0 1 0-5.7l3-3a4 4 0 0 1 5.7 5.7l-1.5 1.5M14 9.500a4 4 0 0 1 0 5.7l-3 3a4 4 0 0 1-5.7-5.7l1.5-1.5" /></Icon>;
+export const Chain = () => <Icon><path d="M10 14.5a4 4 0 0 1 0-5.7l3-3a4 4 0 0 1 5.7 5.7l-1.5 1.5M14 9.5a4 4 0 0 1 0 5.7l-3 3a4 4 0 0 1-5.7-5.7l1.5-1.5" /></Icon>;
+export const Map = () => <Icon><path d="M7.5 6H14a3 3 0 0 1 0 6h-4a3 3 0 0 0 0 6h6.5" /><circle cx="5.5" cy="6" r="2" /><circle cx="18.5" cy="18" r="2" /></Icon>;
+export const Sliders = () => <Icon><path d="M4 7h9M17 7h3M4 17h3M11 17h9" /><circle cx="15" cy="7" r="2" /><circle cx="9" cy="17" r="2" /></Icon>;
 export const Rack = () => <Icon><rect x="4" y="4" width="16" height="7" rx="1.5" /><rect x="4" y="13" width="16" height="7" rx="1.5" /><path d="M8 7.5h.01M8 16.5h.01" /></Icon>;
 export const Scales = () => <Icon><path d="M12 4v16M8 20h8M5 7h14M5 7l-2.5 6a2.8 2.8 0 0 0 5 0zM19 7l-2.5 6a2.8 2.8 0 0 0 5 0z" /></Icon>;
 export const Over = () => <Icon><path d="M4 8h13M13 4l4 4-4 4M20 16H9" /></Icon>;

@@ -324,6 +324,7 @@ pub(super) fn start_admin(
 ) {
     let pool = database.asking_pool(ADMIN_CONNECTIONS);
     let (public_url, data_dir) = (config.public_url.clone(), config.data_dir.clone());
+    let settings = config.shown.clone();
     let (nginx_key_file, plaintext) = (config.nginx_key_file.clone(), config.nginx_plaintext);
     roles.start("admin", move |stop| {
         let config = AdminConfig {
@@ -334,6 +335,7 @@ pub(super) fn start_admin(
             metrics: Some(metrics.clone()),
             nginx: nginx(nginx_key_file.as_deref(), plaintext)?,
             data_dir: data_dir.clone(),
+            settings: settings.clone(),
         };
         Ok(understudy_admin_api::run(config, stop))
     });

@@ -2,9 +2,12 @@
 
 use std::fmt::Write;
 
+use understudy_admin_api::{Setting, SettingOrigin};
+
 use super::{
     Loaded,
     schema::{Key, Kind, ROOT},
+    settings::Origin,
 };
 
 /// The effective configuration, secrets masked: readable as a configuration file again, but for the masks.
@@ -43,6 +46,42 @@ fn table(text: &mut String, loaded: &Loaded, path: &str, header: &str, keys: &[K
             _ => {}
         }
     }
+}
+
+/// The same value by value, for the settings screen. Servers have a screen of their own.
+pub(crate) fn values(loaded: &Loaded) -> Vec<Setting> {
+    let mut values = Vec::new();
+    collect(&mut values, loaded, "", ROOT);
+    values
+}
+
+fn collect(values: &mut Vec<Setting>, loaded: &Loaded, path: &str, keys: &[Key]) {
+    for key in keys {
+        let inner = super::read::join(path, key.name);
+        match &key.kind {
+            Kind::Table(keys) => collect(values, loaded, &inner, keys),
+            Kind::Tables(_) if inner == "server" => {}
+            Kind::Tables(keys) => {
+                for number in 0..loaded.settings.tables(key.name).len() {
+                    collect(values, loaded, &format!("{inner}.{number}"), keys);
+                }
+            }
+            kind => values.extend(setting(loaded, inner, kind)),
+        }
+    }
+}
+
+fn setting(loaded: &Loaded, key: String, kind: &Kind) -> Option<Setting> {
+    let (literal, _) = value(loaded, &key, kind)?;
+    let (origin, place) = match loaded.settings.origin(&key) {
+        None => (SettingOrigin::Default, None),
+        Some(origin @ Origin::File { .. }) => (SettingOrigin::File, Some(origin.to_string())),
+        Some(Origin::Environment(name)) => (SettingOrigin::Environment, Some(name.clone())),
+    };
+    // A TOML literal, as `config show` prints it.
+    let table: toml::Table = toml::from_str(&format!("value = {literal}")).ok()?;
+    let value = serde_json::to_value(table.get("value")?).ok()?;
+    Some(Setting { key, value, origin, place })
 }
 
 fn value(loaded: &Loaded, path: &str, kind: &Kind) -> Option<(String, String)> {

@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use understudy_admin_api::SettingOrigin;
+
 use super::*;
 
 const FILE: &str = "understudy.toml";
@@ -258,4 +260,25 @@ fn the_brake_and_the_pace_of_verification_are_understood() {
         refused("[brake]\nwithin = \"off\"\n", &[]),
         "understudy.toml:2: \"brake.within\" cannot be \"off\" | write a duration, such as \"10m\""
     );
+}
+
+#[test]
+fn people_see_each_value_with_its_place_and_no_secret() {
+    let loaded = read(FULL, &[("UNDERSTUDY__VERIFY__EVERY", "12h")]).map_err(|error| format!("{error:?}")).unwrap();
+    let shown = loaded.config.shown;
+    let of = |key: &str| {
+        let found = shown.iter().find(|setting| setting.key == key).unwrap_or_else(|| panic!("{key} is not shown"));
+        (found.value.to_string(), found.origin, found.place.clone())
+    };
+    assert_eq!(
+        of("verify.every"),
+        ("\"12h\"".into(), SettingOrigin::Environment, Some("UNDERSTUDY__VERIFY__EVERY".into()))
+    );
+    assert_eq!(of("content.keep"), ("\"30d\"".into(), SettingOrigin::Default, None));
+    assert_eq!(of("admin.listen"), ("\"127.0.0.1:0\"".into(), SettingOrigin::File, Some("understudy.toml:8".into())));
+    assert_eq!(of("source.recovery_url").0, "[\"https://dr.example.org:8443\"]");
+    assert_eq!(of("brake.messages").1, SettingOrigin::Default);
+    assert!(of("database.url").0.contains("ann:***@"), "{:?}", of("database.url"));
+    assert!(!format!("{shown:?}").contains("geheim"));
+    assert!(!shown.iter().any(|setting| setting.key.starts_with("server.")), "servers have a screen of their own");
 }

@@ -25,7 +25,7 @@ pub(crate) enum Format {
 pub(crate) struct Dovecot {
     directory: tempfile::TempDir,
     server: Child,
-    port: u16,
+    pub(crate) port: u16,
     tls_port: u16,
 }
 
@@ -171,7 +171,12 @@ service stats {{
     }
 
     pub(crate) fn starttls_address(&self, trusted: bool) -> Address {
-        self.protected("imap", self.port, trusted)
+        self.starttls_through(self.port, trusted)
+    }
+
+    /// The same by way of somebody who listens on `port`.
+    pub(crate) fn starttls_through(&self, port: u16, trusted: bool) -> Address {
+        self.protected("imap", port, trusted)
     }
 
     fn protected(&self, scheme: &str, port: u16, trusted: bool) -> Address {

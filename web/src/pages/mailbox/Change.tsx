@@ -4,6 +4,7 @@ import { useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
 import { Dialog } from "../../parts/Dialog";
 import { api, type Mailbox } from "../../api/client";
+import { NameGroup } from "../../parts/Groups";
 import { Problem } from "../../parts/Problem";
 
 export function Change({ mailbox, onClose }: { mailbox: Mailbox; onClose: () => void }) {
@@ -28,7 +29,7 @@ export function Change({ mailbox, onClose }: { mailbox: Mailbox; onClose: () => 
     <Dialog onClose={onClose} title={`Group and policy of ${mailbox.address}`}>
       <form onSubmit={save}>
         <Stack gap="sm">
-          <TextInput label="Group" description="Mailboxes of one group can be switched together." value={group} onChange={(event) => setGroup(event.currentTarget.value)} data-autofocus />
+          <NameGroup label="Group" description="Mailboxes of one group can be switched together." value={group} onChange={setGroup} autoFocus />
           <TextInput label="Policy" description="A name for how it is treated." value={policy} onChange={(event) => setPolicy(event.currentTarget.value)} />
           <Problem error={error} />
           <Group justify="flex-end"><Button variant="default" onClick={onClose}>Cancel</Button><Button type="submit">Save</Button></Group>

@@ -6,6 +6,7 @@ import { Link, useNavigate, useSearchParams } from "react-router";
 import { useCan } from "../../api/abilities";
 import type { MailboxState } from "../../api/client";
 import { useServers, useStatus } from "../../api/queries";
+import { ChooseGroup } from "../../parts/Groups";
 import { Page } from "../../parts/Page";
 import { Problem } from "../../parts/Problem";
 import { Shell } from "../../parts/Shell";
@@ -31,7 +32,7 @@ export default function Mailboxes() {
     setChosen(nobody);
   }
   const change = useCallback((name: Parameters<typeof withPart>[1], value: string | null) => {
-    setSearch((now) => withPart(now, name, value), { replace: name === "q" || name === "group" });
+    setSearch((now) => withPart(now, name, value), { replace: name === "q" });
   }, [setSearch]);
 
   const filtered = signature !== "{}";
@@ -78,16 +79,16 @@ export default function Mailboxes() {
 
 function Filters({ search, change }: { search: URLSearchParams; change: (name: "state" | "server" | "group" | "q", value: string | null) => void }) {
   const { data: servers } = useServers();
-  const typed = useDebouncedCallback((name: "q" | "group", value: string) => change(name, value), 250);
+  const typed = useDebouncedCallback((value: string) => change("q", value), 250);
   return (
     <form className="row" role="search" style={{ alignItems: "flex-end" }} onSubmit={(event) => event.preventDefault()}>
       <TextInput data-search label="Address contains" type="search" defaultValue={search.get("q") ?? ""} autoComplete="off" spellCheck={false}
-        onChange={(event) => typed("q", event.currentTarget.value)} style={{ flex: "1 1 14rem" }} />
+        onChange={(event) => typed(event.currentTarget.value)} style={{ flex: "1 1 14rem" }} />
       <NativeSelect label="State" value={search.get("state") ?? ""} onChange={(event) => change("state", event.currentTarget.value)}
         data={[{ value: "", label: "any" }, ...MAILBOX_STATES.map((state: MailboxState) => ({ value: state, label: words(state) }))]} />
       <NativeSelect label="Server" value={search.get("server") ?? ""} onChange={(event) => change("server", event.currentTarget.value)}
         data={[{ value: "", label: "any" }, ...(servers ?? []).map((server) => server.name)]} />
-      <TextInput className="wide" label="Group" defaultValue={search.get("group") ?? ""} onChange={(event) => typed("group", event.currentTarget.value)} style={{ width: "9rem" }} />
+      <ChooseGroup className="wide" label="Group" none="any" value={search.get("group") ?? ""} onChange={(group) => change("group", group)} style={{ maxWidth: "12rem" }} />
     </form>
   );
 }

@@ -3,6 +3,7 @@ import { useQuery } from "@tanstack/react-query";
 import type { ReactNode } from "react";
 import { Link } from "react-router";
 import { api, body, type MailboxState, type Status } from "../../api/client";
+import { useMe } from "../../api/session";
 import { mailboxPath, serverPath, statePath } from "../../parts/paths";
 import { ReasonAndRemedy } from "../../parts/Say";
 import { Card } from "../../parts/Page";
@@ -15,6 +16,7 @@ export function Attention({ status }: { status: Status }) {
   const faulted = status.mailboxes.by_state["faulted"] ?? 0;
   const held = status.mailboxes.by_state["held"] ?? 0;
   const silent = !status.link.connected;
+  const may = useMe()?.is_provider;
   const servers = status.servers.filter((server) => server.trouble);
   const down = status.servers.filter((server) => server.health?.verdict === "down");
   if (!faulted && !held && !silent && servers.length === 0 && down.length === 0 && status.set_aside === 0) return null;
@@ -22,7 +24,7 @@ export function Attention({ status }: { status: Status }) {
     <Card title="Needs a person">
       <ul className="lines">
         {silent && <Item><ReasonAndRemedy reason="No source gateway is connected: nothing that changes on the primaries arrives"
-          remedy="check that `understudy source` (or `understudy up`) runs beside the primary and reaches this site" /></Item>}
+          remedy="check that `understudy source` (or `understudy up`) runs beside the primary and reaches this site" />{may && <> <Link to="/link">Look at the link</Link>.</>}</Item>}
         {down.map((server) => server.health && (
           <Item key={`down ${server.name}`}>
             <Link to={serverPath(server.name)}>{server.name}</Link> is down: <ReasonAndRemedy reason={server.health.reason ?? ""} remedy={server.role === "primary" ? "bring it back, or move its users: Switchover, Emergency" : "bring it back: nobody can be moved there"} />

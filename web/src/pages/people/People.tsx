@@ -7,6 +7,7 @@ import { Ago } from "../../parts/Ago";
 import { Confirm } from "../../parts/Confirm";
 import { Dialog } from "../../parts/Dialog";
 import { Page } from "../../parts/Page";
+import { NameGroup } from "../../parts/Groups";
 import { Problem } from "../../parts/Problem";
 import { Shell } from "../../parts/Shell";
 import { Mark } from "../../parts/State";
@@ -143,7 +144,7 @@ function Make({ onClose }: { onClose: () => void }) {
           <TextInput label="Name" description="What the person logs in with, such as a mail address." required value={name} autoComplete="off" data-autofocus
             onChange={(event) => setName(event.currentTarget.value)} error={wrong("/name")} />
           <NativeSelect label="Role" value={role} onChange={(event) => setRole(event.currentTarget.value as Role)} data={ROLES} />
-          {narrows && <TextInput label="Group" description="Only the mailboxes of this group; empty for all." value={group} onChange={(event) => setGroup(event.currentTarget.value)} error={wrong("/group")} />}
+          {narrows && <NameGroup label="Group" description="Only the mailboxes of this group; empty for all." value={group} onChange={setGroup} error={wrong("/group")} />}
           {role === "user" && <TextInput label="Mailbox" required value={mailbox} onChange={(event) => setMailbox(event.currentTarget.value)} error={wrong("/mailbox")} />}
           <PasswordInput label="Password" description="Leave it empty to have one made." value={password} autoComplete="new-password" error={wrong("/password")}
             onChange={(event) => setPassword(event.currentTarget.value)} visibilityToggleButtonProps={{ "aria-label": "Show the password", tabIndex: 0 }} />

@@ -1,10 +1,11 @@
 // Puts mailboxes under protection: between which servers, whose, and what will happen.
-import { Button, NativeSelect, SegmentedControl, Skeleton, TextInput } from "@mantine/core";
+import { Button, NativeSelect, SegmentedControl, Skeleton } from "@mantine/core";
 import { useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
 import { Link, useSearchParams } from "react-router";
 import { api, body, type Schema, type Server } from "../../api/client";
 import { useServers } from "../../api/queries";
+import { NameGroup } from "../../parts/Groups";
 import { Card, Page } from "../../parts/Page";
 import { Problem } from "../../parts/Problem";
 import { Names } from "../../parts/Confirm";
@@ -81,7 +82,7 @@ function Wizard({ primaries, standbys }: { primaries: Server[]; standbys: Server
         <div className="row" style={{ alignItems: "flex-end" }}>
           <NativeSelect label="Primary" value={primary} onChange={(event) => setPrimary(event.currentTarget.value)} data={primaries.map((server) => server.name)} />
           <NativeSelect label="Standby" value={standby} onChange={(event) => setStandby(event.currentTarget.value)} data={standbys.map((server) => server.name)} />
-          <TextInput label="Group (may be left out)" value={group} onChange={(event) => setGroup(event.currentTarget.value)} placeholder="board" autoComplete="off" />
+          <NameGroup label="Group (may be left out)" value={group} onChange={setGroup} />
         </div>
         <Doubts servers={[...primaries, ...standbys].filter((server) => server.name === primary || server.name === standby)} />
       </Card>

@@ -1,6 +1,7 @@
 // Which mailboxes a change of sides is about.
 import { NativeSelect, Radio, TextInput } from "@mantine/core";
 import type { Server } from "../../api/client";
+import { ChooseGroup } from "../../parts/Groups";
 import type { Selection } from "../../parts/selection";
 import { Names } from "../../parts/Confirm";
 import type { Target } from "./look";
@@ -44,7 +45,7 @@ export function Scopes({ scope, onScope, servers, target, kept }: ScopesProps) {
             data={[{ value: "", label: "choose a primary" }, ...servers.filter((server) => server.role === "primary").map((server) => server.name)]} />
         )}
         <Radio value="group" label="A group" />
-        {scope.by === "group" && <TextInput aria-label="Group" placeholder="board" value={scope.group} onChange={(event) => onScope({ by: "group", group: event.currentTarget.value })} />}
+        {scope.by === "group" && <ChooseGroup name="Group" none="choose a group" value={scope.group} onChange={(group) => onScope({ by: "group", group })} />}
         <Radio value="all" label={target === "standby" ? "All protected mailboxes" : "All that are on the standby"} />
       </div>
     </Radio.Group>

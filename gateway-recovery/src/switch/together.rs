@@ -1,0 +1,580 @@
+//! An emergency for very many mailboxes: those whose primary is silent, and for which nothing is left to apply, take their steps
+//! together, some hundreds at a time.
+//!
+//! In: the mailboxes of a run, in their order. Out: what became of each, as if it had been moved by itself.
+//! Keeps true: every mailbox has its own steps, its own stake and its own end; whatever cannot go on together is moved by itself.
+//! Not here: those with something left to apply, or whose primary still speaks (`over`).
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{
+    StreamExt,
+    future::{join, join_all, select_ok},
+    stream,
+};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use understudy_database::{
+    front_door, link, route,
+    step::{self, Ago},
+    switch::together::{self as rows, Candidate},
+};
+use understudy_doveadm::Doveadm;
+use understudy_failpoint as failpoint;
+use understudy_protocol::{Epoch, MailboxId, Side, messages::Trouble, server::Server};
+
+use super::{
+    AT_ONCE_IN_EMERGENCY, Moving, door, failed, headroom,
+    over::{LAST_WORDS, SWEEP, Standing, at_stake, standby_answers},
+    steps::Stop,
+};
+use crate::runs::Runner;
+
+/// Mailboxes that take their steps together. Their users wait for each other.
+const TOGETHER: usize = 500;
+/// Such groups at once: one waits for mail servers while another has the database.
+const GROUPS: usize = 2;
+/// Mailboxes of a primary whose last words are waited for before it is given up.
+const ASKED: usize = 3;
+/// A primary at which nobody answers is given up after this.
+const MOMENT: Duration = Duration::from_secs(1);
+/// How often at most the source gateway is told whom it need not look after any more.
+const TELLING: Duration = Duration::from_secs(10);
+const RELEASED: &str = "log-ins and deliveries reach the standby";
+
+/// What the mailboxes of one run found out for each other.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Primaries that still had something to say.
+    heard: tokio::sync::Mutex<HashSet<String>>,
+    /// The users that standbys name, where they can.
+    named: tokio::sync::Mutex<HashMap<i64, Option<Arc<HashSet<String>>>>>,
+    /// When the source gateway was last told.
+    told: Mutex<Option<Instant>>,
+}
+
+/// A group, by what is to be done about each.
+#[derive(Default)]
+struct Sorted {
+    ready: Vec<Candidate>,
+    already: Vec<Candidate>,
+    /// The side was changed before the program was interrupted.
+    flipped: Vec<Candidate>,
+}
+
+type Results = HashMap<MailboxId, Value>;
+
+impl Runner {
+    /// Moves these mailboxes, in their order, and says of each what became of it.
+    pub(super) async fn all_in_emergency(
+        &self,
+        moving: &Moving<'_>,
+        mailboxes: Vec<(MailboxId, String)>,
+    ) -> Vec<Value> {
+        if let [_] = mailboxes.as_slice() {
+            return self.each(moving, mailboxes, 1).await;
+        }
+        let groups: Vec<Vec<(MailboxId, String)>> = mailboxes.chunks(TOGETHER).map(<[_]>::to_vec).collect();
+        let groups = stream::iter(groups).map(|group| Box::pin(self.group(moving, group)));
+        let results: Vec<Vec<Value>> = groups.buffered(GROUPS).collect().await;
+        let telling = async {
+            let mut db = self.pool.acquire().await?;
+            link::directives_changed(&mut db).await
+        };
+        if let Err(error) = telling.await {
+            tracing::warn!(run.id = %moving.run.run_id, error = %error, "Could not tell the source gateway who was moved");
+        }
+        results.into_iter().flatten().collect()
+    }
+
+    async fn group(&self, moving: &Moving<'_>, group: Vec<(MailboxId, String)>) -> Vec<Value> {
+        let mut results = Results::new();
+        let sorted = self.sort(moving, &group, &mut results).await.unwrap_or_else(|stop| {
+            tracing::warn!(run.id = %moving.run.run_id, why = ?stop, "Mailboxes cannot be moved together");
+            Sorted::default()
+        });
+        let in_step: HashSet<MailboxId> =
+            [&sorted.ready, &sorted.already, &sorted.flipped].into_iter().flatten().map(|one| one.mailbox).collect();
+        let alone: Vec<(MailboxId, String)> = group
+            .iter()
+            .filter(|(mailbox, _)| !in_step.contains(mailbox) && !results.contains_key(mailbox))
+            .cloned()
+            .collect();
+        let numbers: Vec<MailboxId> = alone.iter().map(|(mailbox, _)| *mailbox).collect();
+        let (moved, alone) =
+            join(self.in_step(moving, sorted, &mut results), self.each(moving, alone, AT_ONCE_IN_EMERGENCY)).await;
+        results.extend(numbers.into_iter().zip(alone));
+        if let Err(stop) = moved {
+            tracing::warn!(run.id = %moving.run.run_id, why = ?stop, "Mailboxes could not go on together; each goes on by itself");
+        }
+        let left: Vec<(MailboxId, String)> =
+            group.iter().filter(|(mailbox, _)| !results.contains_key(mailbox)).cloned().collect();
+        let numbers: Vec<MailboxId> = left.iter().map(|(mailbox, _)| *mailbox).collect();
+        results.extend(numbers.into_iter().zip(self.each(moving, left, AT_ONCE_IN_EMERGENCY).await));
+        group.iter().filter_map(|(mailbox, _)| results.remove(mailbox)).collect()
+    }
+
+    /// Finds out which of a group can take their steps together; what was done with before the program was interrupted is a
+    /// result already.
+    async fn sort(
+        &self,
+        moving: &Moving<'_>,
+        group: &[(MailboxId, String)],
+        results: &mut Results,
+    ) -> Result<Sorted, Stop> {
+        let numbers: Vec<MailboxId> = group.iter().map(|(mailbox, _)| *mailbox).collect();
+        let mut known: HashMap<MailboxId, Candidate> = rows::candidates(&self.pool, moving.run.run_id, &numbers)
+            .await?
+            .into_iter()
+            .map(|candidate| (candidate.mailbox, candidate))
+            .collect();
+        self.listen_for_last_words(moving, known.values()).await;
+        let mut sorted = Sorted::default();
+        // In the order of the run.
+        for one in numbers.iter().filter_map(|mailbox| known.remove(mailbox)) {
+            let epoch = one.epoch;
+            match (&one.ours, one.phase.as_str()) {
+                (Some(ours), _) if !ours.outcome.is_empty() => {
+                    results.insert(one.mailbox, with_address(ours.detail.clone(), &one.address));
+                }
+                (Some(ours), _) if ours.epoch != epoch => sorted.flipped.push(one),
+                _ if one.busy => {}
+                (_, "on_standby") if one.route == Some((Side::Standby, epoch)) => sorted.already.push(one),
+                (None, "seeding" | "mirroring") | (Some(_), "seeding" | "mirroring" | "switching_over")
+                    if moving.is_silent(&one.primary)
+                        && one.applied >= one.received
+                        && one.route == Some((Side::Primary, epoch)) =>
+                {
+                    sorted.ready.push(one);
+                }
+                _ => {}
+            }
+        }
+        Ok(sorted)
+    }
+
+    /// Waits a moment whether the primaries of these mailboxes still have something to say; once for each in a run.
+    async fn listen_for_last_words(&self, moving: &Moving<'_>, candidates: impl Iterator<Item = &Candidate>) {
+        let mut heard = moving.found.heard.lock().await;
+        let mut asked: BTreeMap<&str, Vec<MailboxId>> = BTreeMap::new();
+        for one in candidates {
+            let can_say = !one.paused && matches!(one.phase.as_str(), "seeding" | "mirroring" | "switching_over");
+            if can_say && !moving.is_silent(&one.primary) && !heard.contains(&one.primary) {
+                asked.entry(&one.primary).or_default().push(one.mailbox);
+            }
+        }
+        let deadline = Instant::now() + LAST_WORDS;
+        let listening = asked.into_iter().map(|(primary, mut mailboxes)| async move {
+            mailboxes.truncate(ASKED);
+            let barriers = mailboxes.iter().map(|mailbox| Box::pin(self.barrier(*mailbox, deadline)));
+            let spoke = tokio::select! {
+                spoke = select_ok(barriers) => spoke.is_ok(),
+                () = self.nobody_answers(&mailboxes) => false,
+            };
+            (primary, spoke)
+        });
+        for (primary, spoke) in join_all(listening).await {
+            if spoke {
+                heard.insert(primary.to_owned());
+            } else {
+                moving.was_silent(primary);
+            }
+        }
+    }
+
+    /// Returns when the source gateway says of each of these mailboxes that nobody answers at its primary, and has had a moment to
+    /// find otherwise.
+    async fn nobody_answers(&self, mailboxes: &[MailboxId]) {
+        loop {
+            tokio::time::sleep(MOMENT).await;
+            if rows::is_unreachable(&self.pool, mailboxes).await.unwrap_or(false) {
+                return;
+            }
+        }
+    }
+
+    /// Takes a group through the steps. Those without a result afterwards could not go on together.
+    async fn in_step(&self, moving: &Moving<'_>, sorted: Sorted, results: &mut Results) -> Result<(), Stop> {
+        let Sorted { ready, already, flipped } = sorted;
+        let already: Vec<(Candidate, Value)> =
+            already.into_iter().map(|one| (one, json!({ "outcome": "already" }))).collect();
+        self.ended_at_once(moving, already, results).await?;
+        self.after_flip_together(moving, flipped, results).await?;
+        if moving.cancel.is_cancelled() {
+            return self.let_go(moving, &ready, None, results).await;
+        }
+
+        let started = Instant::now();
+        let (ready, stakes) = self.check_together(moving, ready, started, results).await?;
+        if ready.is_empty() {
+            return Ok(());
+        }
+        failpoint::here("switch.checked");
+        let place = self.holds.place().await?;
+        let mut stake_of: HashMap<MailboxId, Value> =
+            ready.iter().map(|one| one.mailbox).zip(stakes.iter().cloned()).collect();
+        let since = Instant::now();
+        let (ready, hold) = self.announce(moving, ready, stakes, started).await?;
+        let numbers: Vec<MailboxId> = ready.iter().map(|one| one.mailbox).collect();
+        if moving.cancel.is_cancelled() {
+            return self.let_go(moving, &ready, Some(hold), results).await;
+        }
+
+        let (mut transaction, routes) = self.holds.lock(&numbers).await?;
+        failpoint::here("switch.held");
+        let held = Instant::now();
+        let cut = door::cut(&self.pool, &numbers, Side::Primary).await?;
+        failpoint::here("switch.cut");
+        let was_cut = Instant::now();
+        if moving.cancel.is_cancelled() {
+            drop(transaction);
+            return self.let_go(moving, &ready, Some(hold), results).await;
+        }
+        self.headroom(&ready).await?;
+        let mut as_read: HashMap<MailboxId, Epoch> = ready.iter().map(|one| (one.mailbox, one.epoch)).collect();
+        // The primary spoke after all: what came is applied first, by itself.
+        for mailbox in rows::lagging(&self.pool, &numbers).await? {
+            as_read.remove(&mailbox);
+        }
+        let meant: Vec<(MailboxId, Epoch)> = routes
+            .iter()
+            .filter(|route| route.side == Side::Primary && as_read.get(&route.mailbox) == Some(&route.epoch))
+            .map(|route| (route.mailbox, route.epoch))
+            .collect();
+        let run = moving.run.run_id;
+        let flipped = rows::flip(&mut transaction, run, Side::Standby, &meant, SWEEP.as_secs_f64()).await?;
+        if self.is_time_to_tell(moving) {
+            link::directives_changed(&mut transaction).await?;
+        }
+        let away = since.elapsed();
+        step::end(&mut *transaction, run, hold, &numbers, "done").await?;
+        let ago = |began: Instant, ended: Instant| Ago {
+            began: began.elapsed().as_secs_f64(),
+            ended: ended.elapsed().as_secs_f64(),
+        };
+        step::taken(&mut transaction, run, "cut", ago(held, was_cut), &numbers, &vec![cut; numbers.len()]).await?;
+        let told = format!("away for {} ms", away.as_millis());
+        let now = Instant::now();
+        step::taken(&mut transaction, run, "flip", ago(was_cut, now), &flipped, &vec![told; flipped.len()]).await?;
+        let release = step::begin(&mut transaction, run, "release", &flipped).await?;
+        failpoint::here("switch.flipping");
+        transaction.commit().await?;
+        failpoint::here("switch.flipped");
+        drop(place);
+        let away = since.elapsed();
+        for (name, began, ended) in [("hold", since, held), ("cut", held, was_cut), ("flip", was_cut, now)] {
+            counted(name, ended.duration_since(began), flipped.len());
+        }
+
+        let released = Instant::now();
+        door::cut_left_behind(&self.pool, &flipped, Side::Primary).await?;
+        failpoint::here("switch.released");
+        counted("release", released.elapsed(), flipped.len());
+        let addresses: HashMap<MailboxId, String> = ready.into_iter().map(|one| (one.mailbox, one.address)).collect();
+        let ends = flipped.iter().map(|mailbox| {
+            let stake = stake_of.remove(mailbox).unwrap_or_default();
+            json!({
+                "outcome": "done",
+                "rpo_seconds": stake["unseen_seconds"],
+                "rto_seconds": away.as_secs_f64(),
+                "lost_transactions": stake["not_applied"],
+                "stake": stake,
+                "address": addresses.get(mailbox),
+            })
+        });
+        let ends: Vec<Value> = ends.collect();
+        let mut db = self.pool.begin().await?;
+        step::end(&mut *db, run, release, &flipped, RELEASED).await?;
+        rows::end(&mut *db, run, &flipped, &vec!["done".to_owned(); flipped.len()], &ends).await?;
+        db.commit().await?;
+        results.extend(flipped.into_iter().zip(ends));
+        Ok(())
+    }
+
+    /// Are their standbys there, do they let these users in, and may so much be lost? Who is refused gets a result; who has to be
+    /// tried alone is left out. Gives what is at stake for each of the rest.
+    async fn check_together(
+        &self,
+        moving: &Moving<'_>,
+        ready: Vec<Candidate>,
+        started: Instant,
+        results: &mut Results,
+    ) -> Result<(Vec<Candidate>, Vec<Value>), Stop> {
+        let mut by_standby: BTreeMap<i64, Vec<Candidate>> = BTreeMap::new();
+        let order: Vec<MailboxId> = ready.iter().map(|one| one.mailbox).collect();
+        for one in ready {
+            by_standby.entry(one.standby).or_default().push(one);
+        }
+        let mut refused: Vec<(Candidate, Value)> = Vec::new();
+        let mut good: HashMap<MailboxId, (Candidate, Value)> = HashMap::new();
+        for (standby, candidates) in by_standby {
+            let (let_in, turned_away) = self.let_in(moving, standby, candidates).await?;
+            refused.extend(turned_away.into_iter().map(|(one, trouble)| (one, failed(&trouble))));
+            for one in let_in {
+                let standing = Standing {
+                    phase: if one.phase == "seeding" { "seeding" } else { "mirroring" },
+                    captured: one.captured,
+                    received: one.received,
+                    applied: one.applied,
+                    last_look: one.swept_at.into_iter().chain(one.heard_at).min(),
+                };
+                match at_stake(&standing, false, moving.order.max_loss) {
+                    Ok(stake) => {
+                        good.insert(one.mailbox, (one, stake));
+                    }
+                    Err(Stop::Failed(trouble)) => refused.push((one, failed(&trouble))),
+                    Err(stop) => return Err(stop),
+                }
+            }
+        }
+        if !refused.is_empty() {
+            self.refuse(moving, refused, started, results).await?;
+        }
+        counted("check", started.elapsed(), good.len());
+        Ok(order.iter().filter_map(|mailbox| good.remove(mailbox)).unzip())
+    }
+
+    /// Which of these users the standby lets in, and which it does not. One log-in shows that it is there; for the others it
+    /// counts that something was applied to their mailbox, or that the standby names them. Who is left out has to be tried.
+    async fn let_in(
+        &self,
+        moving: &Moving<'_>,
+        standby: i64,
+        mut candidates: Vec<Candidate>,
+    ) -> Result<(Vec<Candidate>, Vec<(Candidate, Trouble)>), Stop> {
+        let Some(first) = candidates.first() else { return Ok(Default::default()) };
+        let tried = first.mailbox;
+        match standby_answers(&self.subject(tried).await?).await {
+            Ok(()) => {}
+            Err(Stop::Failed(trouble)) if matches!(trouble.kind.as_str(), "unreachable" | "timeout" | "closed") => {
+                return Ok((Vec::new(), candidates.into_iter().map(|one| (one, trouble.clone())).collect()));
+            }
+            Err(_) => return Ok(Default::default()),
+        }
+        if candidates.iter().any(|one| !one.proven && one.mailbox != tried) {
+            let named = self.named(moving, standby).await?;
+            candidates.retain(|one| {
+                one.proven
+                    || one.mailbox == tried
+                    || named.as_ref().is_some_and(|named| named.contains(&one.standby_address))
+            });
+        }
+        Ok((candidates, Vec::new()))
+    }
+
+    /// The users that a standby names; none where it cannot.
+    async fn named(&self, moving: &Moving<'_>, standby: i64) -> Result<Option<Arc<HashSet<String>>>, Stop> {
+        let mut known = moving.found.named.lock().await;
+        if let Some(named) = known.get(&standby) {
+            return Ok(named.clone());
+        }
+        let server = self.server_of(standby).await?;
+        let named = match server.as_ref().and_then(|server| Some((server, server.manage.as_ref()?))) {
+            Some((server, manage)) => {
+                let asking = async {
+                    Doveadm::open(&manage.doveadm, &manage.key_file, server.ca_file.as_deref()).await?.users().await
+                };
+                asking.await.ok().map(|users| Arc::new(users.into_iter().collect()))
+            }
+            None => None,
+        };
+        known.insert(standby, named.clone());
+        Ok(named)
+    }
+
+    async fn server_of(&self, number: i64) -> Result<Option<Server>, Stop> {
+        let servers = front_door::servers(&self.pool).await?;
+        Ok(servers.into_iter().find_map(|(id, server)| (id == number).then_some(server)))
+    }
+
+    /// Notes that these cannot be moved, and why.
+    async fn refuse(
+        &self,
+        moving: &Moving<'_>,
+        refused: Vec<(Candidate, Value)>,
+        started: Instant,
+        results: &mut Results,
+    ) -> Result<(), Stop> {
+        let run = moving.run.run_id;
+        let told = |value: &Value| format!("failed: {}", value["reason"].as_str().unwrap_or_default());
+        let outcomes: HashMap<MailboxId, String> =
+            refused.iter().map(|(one, value)| (one.mailbox, told(value))).collect();
+        let (from_before, numbers) = (
+            refused
+                .iter()
+                .filter(|(one, _)| one.phase == "switching_over")
+                .map(|(one, _)| one.mailbox)
+                .collect::<Vec<_>>(),
+            refused.iter().map(|(one, _)| (one.mailbox, one.epoch)).collect::<Vec<_>>(),
+        );
+        let mut db = self.pool.begin().await?;
+        let taken = rows::claim(&mut db, run, &numbers, &vec![json!({}); numbers.len()]).await?;
+        let outcomes: Vec<String> = taken.iter().map(|mailbox| outcomes[mailbox].clone()).collect();
+        let ago = Ago { began: started.elapsed().as_secs_f64(), ended: 0.0 };
+        step::taken(&mut db, run, "check", ago, &taken, &outcomes).await?;
+        db.commit().await?;
+        if !from_before.is_empty() {
+            // Held before the program was interrupted.
+            route::release(&self.pool, &from_before).await?;
+            let mut db = self.pool.begin().await?;
+            rows::set_phase(&mut db, &from_before, &["switching_over"], "mirroring", run).await?;
+            db.commit().await?;
+        }
+        let taken: HashSet<MailboxId> = taken.into_iter().collect();
+        let refused = refused.into_iter().filter(|(one, _)| taken.contains(&one.mailbox)).collect();
+        self.ended_at_once(moving, refused, results).await
+    }
+
+    /// Notes what became of mailboxes for which nothing is to be done.
+    async fn ended_at_once(
+        &self,
+        moving: &Moving<'_>,
+        ended: Vec<(Candidate, Value)>,
+        results: &mut Results,
+    ) -> Result<(), Stop> {
+        if ended.is_empty() {
+            return Ok(());
+        }
+        let run = moving.run.run_id;
+        let mut values: HashMap<MailboxId, Value> =
+            ended.iter().map(|(one, value)| (one.mailbox, with_address(value.clone(), &one.address))).collect();
+        let numbers: Vec<(MailboxId, Epoch)> = ended.iter().map(|(one, _)| (one.mailbox, one.epoch)).collect();
+        let mut db = self.pool.begin().await?;
+        let taken = rows::claim(&mut db, run, &numbers, &vec![json!({}); numbers.len()]).await?;
+        let values: Vec<Value> = taken.iter().filter_map(|mailbox| values.remove(mailbox)).collect();
+        let outcomes: Vec<String> =
+            values.iter().map(|value| value["outcome"].as_str().unwrap_or("done").to_owned()).collect();
+        rows::end(&mut *db, run, &taken, &outcomes, &values).await?;
+        db.commit().await?;
+        results.extend(taken.into_iter().zip(values));
+        Ok(())
+    }
+
+    /// Takes these mailboxes for the run and announces that their log-ins wait. Gives those that are its to move, and their step.
+    async fn announce(
+        &self,
+        moving: &Moving<'_>,
+        mut ready: Vec<Candidate>,
+        stakes: Vec<Value>,
+        started: Instant,
+    ) -> Result<(Vec<Candidate>, step::Begun), Stop> {
+        let run = moving.run.run_id;
+        let numbers: Vec<(MailboxId, Epoch)> = ready.iter().map(|one| (one.mailbox, one.epoch)).collect();
+        let told: HashMap<MailboxId, String> = ready
+            .iter()
+            .zip(&stakes)
+            .map(|(one, stake)| (one.mailbox, stake["told"].as_str().unwrap_or_default().to_owned()))
+            .collect();
+        let stakes: Vec<Value> = stakes.into_iter().map(|stake| json!({ "stake": stake })).collect();
+        let mut db = self.pool.begin().await?;
+        let taken: HashSet<MailboxId> = rows::claim(&mut db, run, &numbers, &stakes).await?.into_iter().collect();
+        ready.retain(|one| taken.contains(&one.mailbox));
+        let numbers: Vec<MailboxId> = ready.iter().map(|one| one.mailbox).collect();
+        rows::set_phase(&mut db, &numbers, &["seeding", "mirroring"], "switching_over", run).await?;
+        route::announce_hold(&mut *db, &numbers).await?;
+        let outcomes: Vec<String> = numbers.iter().map(|mailbox| told[mailbox].clone()).collect();
+        let ago = Ago { began: started.elapsed().as_secs_f64(), ended: 0.0 };
+        step::taken(&mut db, run, "check", ago, &numbers, &outcomes).await?;
+        let hold = step::begin(&mut db, run, "hold", &numbers).await?;
+        db.commit().await?;
+        Ok((ready, hold))
+    }
+
+    /// Somebody wants the run to stop: these stay where they are.
+    async fn let_go(
+        &self,
+        moving: &Moving<'_>,
+        ready: &[Candidate],
+        hold: Option<step::Begun>,
+        results: &mut Results,
+    ) -> Result<(), Stop> {
+        let run = moving.run.run_id;
+        let numbers: Vec<MailboxId> = ready.iter().map(|one| one.mailbox).collect();
+        route::release(&self.pool, &numbers).await?;
+        let mut db = self.pool.begin().await?;
+        for (phase, is_of) in [("seeding", true), ("mirroring", false)] {
+            let of_phase = ready.iter().filter(|one| (one.phase == "seeding") == is_of);
+            let numbers: Vec<MailboxId> = of_phase.map(|one| one.mailbox).collect();
+            rows::set_phase(&mut db, &numbers, &["switching_over"], phase, run).await?;
+        }
+        if let Some(hold) = hold {
+            step::end(&mut *db, run, hold, &numbers, "cancelled").await?;
+        }
+        db.commit().await?;
+        let ended = ready.iter().map(|one| (one.clone(), json!({ "outcome": "cancelled" }))).collect();
+        self.ended_at_once(moving, ended, results).await
+    }
+
+    /// Skips UIDs on the standbys of these mailboxes.
+    async fn headroom(&self, ready: &[Candidate]) -> Result<(), Stop> {
+        let mut by_standby: BTreeMap<i64, HashMap<MailboxId, &str>> = BTreeMap::new();
+        for one in ready {
+            by_standby.entry(one.standby).or_default().insert(one.mailbox, &one.standby_address);
+        }
+        for (number, mailboxes) in by_standby {
+            if let Some(standby) = self.server_of(number).await? {
+                headroom::raise_together(&self.pool, &standby, &mailboxes).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// The side of these was changed before the program was interrupted: whatever was left undone after that.
+    async fn after_flip_together(
+        &self,
+        moving: &Moving<'_>,
+        flipped: Vec<Candidate>,
+        results: &mut Results,
+    ) -> Result<(), Stop> {
+        if flipped.is_empty() {
+            return Ok(());
+        }
+        let run = moving.run.run_id;
+        let numbers: Vec<MailboxId> = flipped.iter().map(|one| one.mailbox).collect();
+        let behind: HashSet<MailboxId> =
+            step::behind(&self.pool, run, "release", &numbers).await?.into_iter().collect();
+        let left: Vec<MailboxId> = numbers.iter().copied().filter(|mailbox| !behind.contains(mailbox)).collect();
+        if !left.is_empty() {
+            let mut db = self.pool.acquire().await?;
+            let release = step::begin(&mut db, run, "release", &left).await?;
+            drop(db);
+            door::cut_left_behind(&self.pool, &left, Side::Primary).await?;
+            failpoint::here("switch.released");
+            step::end(&self.pool, run, release, &left, RELEASED).await?;
+        }
+        let ends: Vec<Value> = flipped
+            .into_iter()
+            .map(|one| {
+                let mut detail = one.ours.map(|ours| ours.detail).unwrap_or_default();
+                detail["outcome"] = json!("done");
+                with_address(detail, &one.address)
+            })
+            .collect();
+        rows::end(&self.pool, run, &numbers, &vec!["done".to_owned(); numbers.len()], &ends).await?;
+        results.extend(numbers.into_iter().zip(ends));
+        Ok(())
+    }
+
+    /// Was the source gateway not told for a while? It is told of everybody at the end, and of everything when it asks anew.
+    fn is_time_to_tell(&self, moving: &Moving<'_>) -> bool {
+        let mut told = moving.found.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = told.is_none_or(|at| at.elapsed() >= TELLING);
+        if due {
+            *told = Some(Instant::now());
+        }
+        due
+    }
+}
+
+fn with_address(mut value: Value, address: &str) -> Value {
+    value["address"] = json!(address);
+    value
+}
+
+fn counted(step: &'static str, took: Duration, mailboxes: usize) {
+    metrics::histogram!("understudy_switch_seconds", "step" => step).record_many(took.as_secs_f64(), mailboxes);
+}

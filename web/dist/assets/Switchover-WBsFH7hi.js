@@ -1,1 +1,0 @@
-import{t as e}from"./Wizard-D4zuHftz.js";import{$ as t}from"./Page-B5K_7ag3.js";var n=t();function r(){return(0,n.jsx)(e,{target:`standby`})}export{r as default};

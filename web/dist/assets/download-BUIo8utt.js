@@ -1,1 +1,0 @@
-import{g as e,y as t}from"./Page-B5K_7ag3.js";async function n(n,r){let i=await fetch(n,{cache:`no-store`,headers:t(`GET`)});if(!i.ok)throw new e(await i.json());let a=URL.createObjectURL(await i.blob()),o=document.createElement(`a`);o.href=a,o.download=r,o.click(),URL.revokeObjectURL(a)}export{n as t};

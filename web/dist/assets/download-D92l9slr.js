@@ -1,0 +1,1 @@
+import{b as e,g as t}from"./Page-C6na5WNd.js";async function n(n,r){let i=await fetch(n,{cache:`no-store`,headers:e(`GET`)});if(!i.ok)throw new t(await i.json());let a=URL.createObjectURL(await i.blob()),o=document.createElement(`a`);o.href=a,o.download=r,o.click(),URL.revokeObjectURL(a)}export{n as t};
