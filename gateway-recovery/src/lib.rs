@@ -45,6 +45,7 @@ use understudy_database::{
 
 pub use brake::BrakeConfig;
 pub use store::{BadKeys, BucketConfig, ContentConfig, MasterKeys};
+pub use switch::MailExchangers;
 
 /// What the recovery gateway needs to run.
 #[derive(Debug)]
@@ -64,6 +65,8 @@ pub struct RecoveryConfig {
     pub verify_every: Option<Duration>,
     /// Where commands and secrets of hooks lie; without it there are none.
     pub hooks: Option<PathBuf>,
+    /// Who is asked after a change of side to try deferred mail again.
+    pub exchangers: MailExchangers,
 }
 
 /// How the two gateways prove to each other who they are.
@@ -125,7 +128,7 @@ async fn run_alone(config: RecoveryConfig, shutdown: CancellationToken) -> anyho
         before: ingest::Before::default(),
     };
     let content = store.clone();
-    let runner = runs::Runner::new(config.pool, store, directives.clone(), applying, hooks);
+    let runner = runs::Runner::new(config.pool, store, directives.clone(), applying, hooks, config.exchangers);
     let sweeper = switch::Sweeper::new(runner.clone());
 
     let tasks = tokio_util::task::TaskTracker::new();

@@ -3,7 +3,7 @@
 //! In: rows of `run`. Out: steps, results. Keeps true: one runner a run; a run that a crash interrupted is begun again,
 //! since every kind may be.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use serde::Deserialize;
@@ -31,7 +31,7 @@ use crate::{
     hooks::Hooks,
     standby::check_manage,
     store::Store,
-    switch::{Alone, Holds},
+    switch::{Alone, Holds, MailExchangers},
     verify::internal,
 };
 
@@ -76,12 +76,20 @@ pub(crate) struct Runner {
     pub(crate) alone: Alone,
     pub(crate) hooks: Hooks,
     pub(crate) holds: Holds,
+    pub(crate) exchangers: Arc<MailExchangers>,
 }
 
 impl Runner {
-    pub(crate) fn new(pool: PgPool, store: Store, board: DirectiveBoard, applying: Applying, hooks: Hooks) -> Self {
+    pub(crate) fn new(
+        pool: PgPool,
+        store: Store,
+        board: DirectiveBoard,
+        applying: Applying,
+        hooks: Hooks,
+        exchangers: MailExchangers,
+    ) -> Self {
         let holds = Holds::beside(&pool);
-        Self { pool, store, board, applying, alone: Alone::default(), hooks, holds }
+        Self { pool, store, board, applying, alone: Alone::default(), hooks, holds, exchangers: Arc::new(exchangers) }
     }
 
     /// Runs until `shutdown`; what is under way then is begun again at the next start.

@@ -31,13 +31,16 @@ struct Site {
 }
 
 impl Site {
-    async fn start(users: &[&str]) -> Result<Self> {
+    /// With a Postfix that tries deferred mail again after this time, or when Understudy asks it to.
+    async fn start(users: &[&str], retries_after: &str) -> Result<Self> {
         let primary = Dovecot::start(scenario::primary(users).managed())?;
         let standby = Dovecot::start(scenario::standby(users).managed())?;
         let plan = Plan::new()?;
         let servers = [("primary", &primary), ("standby", &standby)];
         let listen = plan.admin.to_string();
-        let stack = Stack::up_in(&plan.stack_dir()?, &listen, &servers, &plan.configuration()).await?;
+        let exchanger = format!("[routes]\nmail_exchangers = [\"smtp://{}\"]\n", plan.smtp);
+        let configuration = plan.configuration().replacen("[routes]\n", &exchanger, 1);
+        let stack = Stack::up_in(&plan.stack_dir()?, &listen, &servers, &configuration).await?;
         let protect = [&["mailbox", "protect"], users, &["--primary", PRIMARY, "--standby", STANDBY]].concat();
         stack.command(&protect).await?.expect(0)?;
         stack.command(&["mailbox", "wait", "--all", "--timeout", "60s"]).await?.expect(0)?;
@@ -47,7 +50,7 @@ impl Site {
             })
             .await?;
         }
-        let (proxy, postfix) = (DovecotProxy::start(&plan)?, Postfix::start(&plan)?);
+        let (proxy, postfix) = (DovecotProxy::start(&plan)?, Postfix::start_that_retries(&plan, retries_after)?);
         Ok(Self { primary, standby, stack, proxy, postfix, _plan: plan })
     }
 
@@ -130,7 +133,7 @@ fn words(value: &understudy_tests::client::Value) -> String {
 
 #[tokio::test]
 async fn mail_that_arrives_during_changes_of_side_is_delivered_once_and_users_see_a_reconnect() -> Result<()> {
-    let site = Site::start(&["ann", "ben"]).await?;
+    let site = Site::start(&["ann", "ben"], "10s").await?;
     Client::log_in(site.primary.imap_address(), "ann", PASSWORD).await?.create("Drafts").await?;
     let stop = Arc::new(AtomicBool::new(false));
     let program = tokio::spawn(work(site.proxy.imap_address(), "ann", stop.clone()));
@@ -182,4 +185,37 @@ async fn mail_that_arrives_during_changes_of_side_is_delivered_once_and_users_se
     ensure!(lived.longest_gap < LONGEST_GAP, "{lived:?}");
     let verified = site.stack.command(&["mailbox", "verify", "--all"]).await?;
     verified.expect(0).context("the two sides differ").map(drop)
+}
+
+#[tokio::test]
+async fn mail_that_a_dead_primary_deferred_comes_at_once_when_its_user_has_moved() -> Result<()> {
+    let mut site = Site::start(&["ann"], "1h").await?;
+    let (mta, ann) = (site.postfix.smtp_address(), format!("ann@{DOMAIN}"));
+    // Postfix learns that there is such a user while somebody can say so.
+    deliver(mta, &ann, "before").await?;
+    wait::until("the first mail is mirrored", PATIENCE, async || {
+        Ok(subjects(&site.standby, "ann", "INBOX").await?.contains_key("before"))
+    })
+    .await?;
+    site.primary.kill()?;
+    deliver(mta, &ann, "meanwhile").await?;
+    wait::until("Postfix keeps the mail", PATIENCE, async || Ok(site.postfix.log().contains("status=deferred")))
+        .await?;
+
+    let emergency = ["switchover", "ann", "--mode", "emergency", "--yes", "--wait", "--json"];
+    let said = site.stack.command(&emergency).await?.expect(0)?.stdout;
+    let run: Value = serde_json::from_str(&said)?;
+    // By itself Postfix would try again in an hour.
+    wait::until("the mail is delivered", PATIENCE, async || {
+        Ok(subjects(&site.standby, "ann", "INBOX").await?.get("meanwhile") == Some(&1))
+    })
+    .await?;
+    let run = site.stack.json(&["run", "show", run["run_id"].as_str().context("no run")?]).await?;
+    let steps = run["steps"].as_array().into_iter().flatten();
+    let asked: Vec<&Value> = steps.filter(|step| step["name"] == "deferred").collect();
+    ensure!(
+        asked.len() == 1 && asked[0]["outcome"].as_str().is_some_and(|outcome| outcome.contains("asked to try again")),
+        "{run:#}"
+    );
+    Ok(())
 }

@@ -87,6 +87,8 @@ pub(crate) struct Config {
     pub(crate) servers: Vec<Server>,
     /// Front doors, domains and clients treated in their own way.
     pub(crate) front_doors: Configured,
+    /// Host and port of everybody who is asked after a change of side to try deferred mail again.
+    pub(crate) mail_exchangers: Vec<(String, u16)>,
     /// Where the copy of the routes is kept for Dovecot proxies on this machine.
     pub(crate) routes_file: Option<PathBuf>,
     /// Where the private cluster has a second socket, for front doors.
@@ -206,6 +208,7 @@ impl Config {
             link_secret: link_secret(settings),
             servers: server::servers(settings),
             front_doors: front_door::configured(settings),
+            mail_exchangers: front_door::mail_exchangers(settings),
             routes_file: path(settings, "routes.file"),
             door_dir: path(settings, "routes.database_socket"),
             door_password_file: path(settings, "routes.database_password_file"),

@@ -6,6 +6,7 @@
 
 mod back;
 mod carry;
+mod deferred;
 mod door;
 mod equal;
 mod headroom;
@@ -41,6 +42,8 @@ use self::{
     together::Found,
 };
 use crate::{runs::Runner, verify::internal};
+
+pub use deferred::MailExchangers;
 
 pub(crate) use carry::{Depot, addition, stored};
 pub(crate) use door::Holds;
@@ -151,6 +154,7 @@ impl Runner {
             results = all => results,
             never = watching => never,
         };
+        self.try_deferred_again(&moving, &results).await;
         let count = |outcome: &str| results.iter().filter(|result| result["outcome"] == outcome).count();
         let (failed, cancelled) = (count("failed"), count("cancelled"));
         let ended = match () {

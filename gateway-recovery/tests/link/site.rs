@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use understudy_database::{content, journal, mailbox, mailbox::NewMailbox, server};
-use understudy_gateway_recovery::{BrakeConfig, ContentConfig, LinkSecurity, RecoveryConfig};
+use understudy_gateway_recovery::{BrakeConfig, ContentConfig, LinkSecurity, MailExchangers, RecoveryConfig};
 use understudy_protocol::{
     Digest, MailboxId, Seq, TenantId, Transaction, codec,
     messages::{Directives, Heartbeat, MailboxReport, Shipped},
@@ -345,6 +345,7 @@ impl Gateway {
             brake: BrakeConfig::default(),
             verify_every: None,
             hooks: None,
+            exchangers: MailExchangers::default(),
         };
         let task = tokio::spawn(understudy_gateway_recovery::run(config, shutdown.clone()));
         Self { address, shutdown, task }

@@ -17,7 +17,13 @@ pub struct Postfix {
 }
 
 impl Postfix {
+    /// One that tries deferred mail again every ten seconds.
     pub fn start(plan: &Plan) -> Result<Self> {
+        Self::start_that_retries(plan, "10s")
+    }
+
+    /// One that tries deferred mail again after this time.
+    pub fn start_that_retries(plan: &Plan, after: &str) -> Result<Self> {
         let dir = plan.file("postfix");
         let (config, queue, data) = (dir.join("etc"), dir.join("queue"), dir.join("data"));
         for dir in [&config, &queue, &data] {
@@ -30,7 +36,7 @@ impl Postfix {
             "compatibility_level = 3.6\nmyhostname = mx.{domain}\nmydestination =\nmynetworks = 192.0.2.1\n\
              inet_interfaces = all\ninet_protocols = ipv4\nqueue_directory = {queue}\ndata_directory = {data}\n\
              maillog_file = {dir}/maillog\nmaillog_file_prefixes = {dir}\nalias_maps =\nalias_database =\n\
-             smtpd_peername_lookup = no\nqueue_run_delay = 10s\naddress_verify_poll_delay = 1s\nminimal_backoff_time = 10s\n",
+             smtpd_peername_lookup = no\nqueue_run_delay = {after}\naddress_verify_poll_delay = 1s\nminimal_backoff_time = {after}\nmaximal_backoff_time = {after}\n",
             domain = super::DOMAIN,
             queue = queue.display(),
             data = data.display(),

@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use tracing::{info, warn};
 use understudy_admin_api::{AdminConfig, NginxConfig};
 use understudy_database::PgPool;
-use understudy_gateway_recovery::{ContentConfig, LinkSecurity, RecoveryConfig};
+use understudy_gateway_recovery::{ContentConfig, LinkSecurity, MailExchangers, RecoveryConfig};
 use understudy_gateway_source::{LinkAccess, SourceConfig};
 use understudy_protocol::TenantId;
 
@@ -265,6 +265,10 @@ pub(super) fn start_recovery(
     let data_dir = config.data_dir.clone();
     let (brake, verify_every) = (config.brake, config.verify_every);
     let hooks = config.hooks.clone();
+    let exchangers = MailExchangers {
+        servers: config.mail_exchangers.clone(),
+        domains: config.front_doors.domains.iter().map(|domain| domain.name.clone()).collect(),
+    };
     roles.start("recovery", move |stop| {
         let config = RecoveryConfig {
             pool: pool.clone(),
@@ -276,6 +280,7 @@ pub(super) fn start_recovery(
             brake,
             verify_every,
             hooks: hooks.clone(),
+            exchangers: exchangers.clone(),
         };
         Ok(understudy_gateway_recovery::run(config, stop))
     });

@@ -5,8 +5,12 @@
 use std::net::IpAddr;
 
 use understudy_database::front_door::{Configured, Domain, FrontDoor, FrontDoorKind};
+use url::Url;
 
 use super::{path, settings::Settings};
+
+/// The port of SMTP between servers (RFC 5321, section 4.5.4.2).
+const SMTP: u16 = 25;
 
 pub(super) fn configured(settings: &mut Settings) -> Configured {
     Configured {
@@ -55,6 +59,23 @@ fn doors(settings: &mut Settings) -> Vec<FrontDoor> {
         });
     }
     doors
+}
+
+/// Host and port of everybody who is asked to try deferred mail again.
+pub(super) fn mail_exchangers(settings: &mut Settings) -> Vec<(String, u16)> {
+    let written = settings.list("routes.mail_exchangers").map(<[String]>::to_vec).unwrap_or_default();
+    let mut exchangers = Vec::new();
+    for url in &written {
+        let place = Url::parse(url).ok().and_then(|url| Some((url.host_str()?.to_owned(), url.port().unwrap_or(SMTP))));
+        if let Some(place) = place {
+            exchangers.push(place);
+        } else {
+            let origin = settings.origin("routes.mail_exchangers").cloned();
+            let what = format!("\"routes.mail_exchangers\" names {url}, which has no host");
+            settings.problem(origin, what, "write it like smtp://mx.example.org");
+        }
+    }
+    exchangers
 }
 
 fn domains(settings: &mut Settings) -> Vec<Domain> {

@@ -148,6 +148,7 @@ pub(crate) static ROOT: &[Key] = &[
             key("database_password_file", Kind::Path),
             key("primary_from", Kind::Words),
             key("bypass_from", Kind::Words),
+            key("mail_exchangers", Kind::Urls(&["smtp"])),
         ]),
     ),
     key("nginx", Kind::Table(&[key("key_file", Kind::Path), key("plaintext", Kind::Flag)])),
