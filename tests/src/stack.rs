@@ -413,6 +413,7 @@ impl Drop for Stack {
         if let Err(error) = self.kill() {
             eprintln!("Understudy is left running: {error:#}");
         }
+        process::remove_shared_memory(&self.data_dir().join("postgres/data/postmaster.pid"));
     }
 }
 

@@ -37,7 +37,8 @@ async fn a_shipment_that_ends_early_is_refused_wherever_it_ends() {
     assert!(site.content(Digest::of(b"another")).await.is_some());
 }
 
-/// Ships the start of something whose large content is on its way, and breaks off when it has begun to be written.
+/// Ships the start of something whose large content is on its way, breaks off when it has begun to be written, and waits until
+/// nothing of it is left.
 async fn break_off(site: &Site, start: Vec<u8>) {
     let before = site.pack_bytes().unwrap_or(0);
     let (cut, wait) = oneshot::channel::<()>();
@@ -52,6 +53,7 @@ async fn break_off(site: &Site, start: Vec<u8>) {
     };
     let (answer, ()) = tokio::join!(site.try_post("ship", body), cutting);
     assert!(answer.is_none_or(|answer| answer.status.as_u16() == 400), "what was cut is acknowledged");
+    until("what was cut is gone", async || site.pack_bytes().unwrap_or(0) <= before).await;
 }
 
 #[tokio::test]
