@@ -33,7 +33,7 @@ impl MailExchangers {
         let mut domains = BTreeSet::new();
         for address in addresses {
             match address.rsplit_once('@') {
-                Some((_, domain)) => domains.extend(Some(domain)),
+                Some((_, domain)) => drop(domains.insert(domain)),
                 None => domains.extend(self.domains.iter().map(String::as_str)),
             }
         }
@@ -43,16 +43,22 @@ impl MailExchangers {
     }
 }
 
-async fn ask(server: &(String, u16), domains: &BTreeSet<&str>) -> Result<(), lettre::transport::smtp::Error> {
-    let name = ClientId::default();
-    let mut connection =
-        AsyncSmtpConnection::connect_tokio1((server.0.as_str(), server.1), Some(PATIENCE), &name, None, None).await?;
+/// What kept an exchanger from being asked for all of these domains. One that it refuses does not keep the others from being asked for.
+async fn ask(server: &(String, u16), domains: &BTreeSet<&str>) -> Result<(), String> {
+    let (name, place) = (ClientId::default(), (server.0.as_str(), server.1));
+    let connecting = AsyncSmtpConnection::connect_tokio1(place, Some(PATIENCE), &name, None, None);
+    let mut connection = connecting.await.map_err(|error| error.to_string())?;
+    let mut refused = Vec::new();
     for domain in domains {
-        connection.command(format!("ETRN {domain}\r\n")).await?;
+        match connection.command(format!("ETRN {domain}\r\n")).await {
+            Ok(_) => {}
+            Err(error) if error.status().is_some() => refused.push(format!("{domain}: {error}")),
+            Err(error) => return Err(error.to_string()),
+        }
     }
     // It was asked; a farewell that gets lost changes nothing.
     let _ = connection.quit().await;
-    Ok(())
+    if refused.is_empty() { Ok(()) } else { Err(refused.join(", ")) }
 }
 
 impl Runner {
@@ -68,23 +74,23 @@ impl Runner {
             let position = run::begin_step(&mut *self.pool.acquire().await?, run, "deferred", None).await?;
             let asking = self.exchangers.servers.iter().map(|server| async {
                 let asked = timeout(PATIENCE, ask(server, &domains)).await;
+                let asked = asked.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())));
                 let told = match asked {
-                    Ok(Ok(())) => "asked to try again what it deferred".to_owned(),
-                    Ok(Err(error)) => format!("failed: {error}"),
-                    Err(_) => format!("failed: no answer within {} s", PATIENCE.as_secs()),
+                    Ok(()) => "asked to try again what it deferred".to_owned(),
+                    Err(why) => {
+                        tracing::warn!(run.id = %run, server = server.0, why,
+                            "Mail that was deferred may come late: a mail exchanger could not be asked to try again");
+                        format!("failed: {why}")
+                    }
                 };
                 format!("{}:{}: {told}", server.0, server.1)
             });
             let outcome = join_all(asking).await.join("; ");
             run::end_step(&mut *self.pool.acquire().await?, run, position, &outcome).await?;
-            anyhow::Ok(outcome)
+            anyhow::Ok(())
         };
-        match trying.await {
-            Ok(outcome) if outcome.contains("failed: ") => {
-                tracing::warn!(run.id = %run, outcome, "Mail that was deferred may come late: a mail exchanger could not be asked");
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(run.id = %run, error = format!("{error:#}"), "Could not ask mail exchangers"),
+        if let Err(error) = trying.await {
+            tracing::warn!(run.id = %run, error = format!("{error:#}"), "Could not note what came of asking mail exchangers");
         }
     }
 }
