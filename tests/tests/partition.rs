@@ -234,25 +234,11 @@ async fn round(site: &Site, user: &str, seed: u64) -> Result<()> {
         written.by("standby").await?;
         site.way(over.cut)?.set(Mode::Pass);
     } else {
-        let arguments = ["switchover", user];
-        let (moved, suffered) = tokio::join!(site.change(&arguments), site.suffer(over));
-        suffered?;
-        if moved?.is_err() {
-            ensure!(site.shown(user).await?["active_side"] == "primary", "a failed change of side left {user} away");
-            written.by("primary").await?;
-            until_done(site, &arguments).await?;
-        }
+        under_partition(site, &["switchover", user], over, "primary", &written).await?;
         written.by("standby").await?;
     }
 
-    let arguments = ["switchback", user];
-    let (home, suffered) = tokio::join!(site.change(&arguments), site.suffer(back));
-    suffered?;
-    if home?.is_err() {
-        ensure!(site.shown(user).await?["active_side"] == "standby", "a failed way home took {user} from the standby");
-        written.by("standby").await?;
-        until_done(site, &arguments).await?;
-    }
+    under_partition(site, &["switchback", user], back, "standby", &written).await?;
     written.by("primary").await?;
     written.stop.store(true, Ordering::Relaxed);
     for writer in writers {
@@ -278,6 +264,26 @@ async fn round(site: &Site, user: &str, seed: u64) -> Result<()> {
     }
     println!("  {} writes, {changes} changes of home in {epochs} epochs", writes.len());
     site.stack.command(&["mailbox", "unprotect", user, "--yes"]).await?.expect(0).map(drop)
+}
+
+/// Changes the side of a user who is at `home`. Where the partition makes that fail, the user stays there and goes on; then it is asked for
+/// again, without one.
+async fn under_partition(
+    site: &Site,
+    arguments: &[&str; 2],
+    partition: Partition,
+    home: &str,
+    written: &Written,
+) -> Result<()> {
+    let (changed, suffered) = tokio::join!(site.change(arguments), site.suffer(partition));
+    suffered?;
+    if changed?.is_err() {
+        let side = &site.shown(arguments[1]).await?["active_side"];
+        ensure!(*side == home, "{arguments:?} failed and left the user on the {side}");
+        written.by(home).await?;
+        until_done(site, arguments).await?;
+    }
+    Ok(())
 }
 
 /// Without a partition it may fail only because of what the last one left behind.

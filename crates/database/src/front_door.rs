@@ -2,8 +2,8 @@
 //!
 //! Not here: routes themselves and how log-ins are spelled (`route`), telling doors anything (crate `front-door`).
 
-use sqlx::{PgConnection, PgExecutor, types::Json};
-use understudy_protocol::{MailboxId, Side, TenantId, server::Server};
+use sqlx::{PgConnection, PgExecutor};
+use understudy_protocol::{MailboxId, Side, TenantId};
 
 use crate::{PgPool, Result, route};
 
@@ -101,13 +101,6 @@ pub async fn list(executor: impl PgExecutor<'_>) -> Result<Vec<FrontDoor>> {
             imap: row.imap,
         })
         .collect())
-}
-
-/// Every mail server, with its number.
-pub async fn servers(executor: impl PgExecutor<'_>) -> Result<Vec<(i64, Server)>> {
-    let rows = sqlx::query!(r#"select server_id, definition as "definition: Json<Server>" from server order by name"#);
-    let rows = rows.fetch_all(executor).await?;
-    Ok(rows.into_iter().map(|row| (row.server_id, row.definition.0)).collect())
 }
 
 /// These mailboxes' users as front doors and the server of `side` know them.

@@ -12,6 +12,7 @@ use tracing::warn;
 use understudy_database::{
     Error as DatabaseError, PgPool,
     front_door::{self, FrontDoor, FrontDoorKind},
+    server::every as every_server,
 };
 use understudy_doveadm::{Doveadm, Error, ProxySession};
 use understudy_protocol::{MailboxId, Side, server};
@@ -97,7 +98,7 @@ impl FrontDoors {
             opened.add(door).await;
         }
         if !opened.nginx.is_empty() {
-            for (server_id, server) in front_door::servers(pool).await? {
+            for (server_id, _, server) in every_server(pool).await? {
                 let server = opened.server(server_id, server).await;
                 opened.servers.push(server);
             }

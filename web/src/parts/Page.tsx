@@ -32,7 +32,6 @@ export function Page({ title, tab, about, above, mark, actions, children }: Page
     first = false;
     window.scrollTo(0, 0);
     // Only when one comes: not when the address changes below a screen that stays, such as by a filter.
-    // eslint-disable-next-line react-hooks/exhaustive-deps
   }, []);
   return (
     <>

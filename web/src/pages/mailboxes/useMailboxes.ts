@@ -59,7 +59,6 @@ export function useMailboxes(filter: Filter): Pages {
     }
     return all;
     // The results are new objects at each look; what is in them is as old as its stamp.
-    // eslint-disable-next-line react-hooks/exhaustive-deps
   }, [stamp, signature]);
   const last = results.at(-1);
   const more = Boolean(last?.data ? last.data.next : last?.isPending);
