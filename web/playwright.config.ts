@@ -9,7 +9,8 @@ export default defineConfig({
   fullyParallel: false,
   // One story: what a test leaves behind, the next begins with.
   maxFailures: 1,
-  timeout: 60_000,
+  // Machines that run tests are slow and busy.
+  timeout: 180_000,
   expect: { timeout: 20_000 },
   reporter: [["list"]],
   use: {

@@ -5,9 +5,15 @@
 use std::collections::BTreeMap;
 
 use chrono::{NaiveDate, Utc};
+use serde_json::json;
 use sqlx::PgConnection;
-use understudy_billing::{Correction, Currency, Invoice, Line, MailboxUsage, Month, Piece, Plan, Span, invoice};
-use understudy_database::billing::{self, Closed};
+use understudy_billing::{
+    Correction, Currency, Invoice, Line, MailboxUsage, Measured, Month, Piece, Plan, Span, invoice,
+};
+use understudy_database::{
+    audit,
+    billing::{self, Closed},
+};
 use understudy_protocol::TenantId;
 
 use crate::error::{ApiError, Kind, Result};
@@ -74,8 +80,32 @@ async fn corrections(db: &mut PgConnection, tenant: TenantId, month: Month) -> R
     Ok(rows.into_iter().map(correction).collect())
 }
 
+/// Notes in the audit what every mailbox used in a month that is being closed, so that the total can be computed again from the audit.
+pub(crate) async fn note(db: &mut PgConnection, tenant: TenantId, who: &str, piece: Piece) -> Result<()> {
+    let (mut addresses, mut used) = (Vec::new(), Vec::new());
+    for mailbox in usage(&mut *db, tenant, piece).await? {
+        let measured = mailbox.measure(piece);
+        if measured == Measured::default() {
+            continue;
+        }
+        let noted = json!({
+            "month": piece.month,
+            "primary": mailbox.primary,
+            "group": mailbox.group,
+            "days": measured.days,
+            // They may be larger than a number of JSON.
+            "kept_byte_days": measured.kept_byte_days.to_string(),
+            "carried_bytes": measured.carried_bytes.to_string(),
+            "switchovers": measured.switchovers,
+        });
+        addresses.push(mailbox.address);
+        used.push(noted.to_string());
+    }
+    Ok(audit::record_each(db, tenant, who, "usage closed", &addresses, &used).await?)
+}
+
 /// What every mailbox used that was protected in these days: an address on a primary is one, however often it was protected.
-async fn usage(db: &mut PgConnection, tenant: TenantId, piece: Piece) -> Result<Vec<MailboxUsage>> {
+pub(crate) async fn usage(db: &mut PgConnection, tenant: TenantId, piece: Piece) -> Result<Vec<MailboxUsage>> {
     let events = billing::events(&mut *db, tenant, piece.first, piece.last).await?;
     let mut usage: BTreeMap<(String, String), MailboxUsage> = BTreeMap::new();
     let mut places: BTreeMap<i64, (String, String)> = BTreeMap::new();

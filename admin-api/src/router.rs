@@ -94,6 +94,7 @@ pub(crate) fn guarded() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .merge(api::protect::routes())
         .merge(api::actions::routes())
         .merge(api::switches::routes())
+        .merge(api::inside::routes())
         .merge(api::held::routes())
         .merge(api::canaries::routes())
         .merge(api::runs::routes())

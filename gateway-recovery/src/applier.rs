@@ -46,18 +46,19 @@ use understudy_replication::{
 };
 
 use self::{
-    again::{StandbyReset, Stopped},
+    again::{Again, BEGUN, StandbyReset, Stopped, gives_again, is_another},
     continuity::Raise,
 };
 use crate::{
     brake::{self, BrakeConfig, Parking},
     numbering::Patience,
+    quiet::Quiets,
     standby::{Standby, Standbys},
     store::{Missing, Store, database_full},
     strays::{self, Strays},
 };
 
-pub(crate) use again::Resets;
+pub(crate) use again::{Resets, is_another as is_another_folder};
 pub(crate) use late::LateOrders;
 pub(crate) use repair::{Outcome as RepairOutcome, Repairs};
 
@@ -93,6 +94,7 @@ pub(crate) struct Applier {
     pub(crate) repairs: Arc<Repairs>,
     pub(crate) late: Arc<LateOrders>,
     pub(crate) resets: Arc<Resets>,
+    pub(crate) quiets: Quiets,
     /// When messages that a standby refused were tried last.
     pub(crate) retried: Mutex<HashMap<MailboxId, Retried>>,
 }
@@ -160,7 +162,7 @@ impl Applier {
                 && self.resets.may(&target, folder)
                 && !shutdown.is_cancelled()
             {
-                self.resets.note(mailbox, folder);
+                self.resets.note_for_sure(mailbox, folder);
                 continue;
             }
             self.report(&target, &error).await;
@@ -348,14 +350,14 @@ impl Work<'_> {
             // A folder that the interrupted transaction itself created is looked through when it is created again.
             let Ok(name) = self.name(folder) else { continue };
             let known = self.folder(folder)?.standby_uid_validity;
-            if ![known, uid_validity].contains(&UidValidity(0)) && known != uid_validity {
+            if from == BEGUN || (![known, uid_validity].contains(&UidValidity(0)) && known != uid_validity) {
                 // It was being applied again: a part of the map may be of this folder and a part of the one before.
                 again = Some(folder);
                 continue;
             }
             // Renamed, and that not noted yet: nothing had been appended.
             let Some(opened) = self.standby.examine(&name).await? else { continue };
-            if known != UidValidity(0) && known != opened.uid_validity {
+            if is_another(self.folder(folder)?, opened.uid_validity, opened.uid_next) {
                 // What had been appended may stand anywhere in it.
                 reset.push(folder);
                 continue;
@@ -373,10 +375,10 @@ impl Work<'_> {
         db.commit().await?;
         self.effects = Effects::default();
         if let Some(folder) = again {
-            self.apply_again(folder, true).await?;
+            self.apply_again(folder, Again::Interrupted).await?;
         }
         for folder in reset {
-            self.apply_reset(folder).await?;
+            self.apply_reset(folder, true).await?;
         }
         failpoint::here("strays.recorded");
         Ok(())

@@ -190,6 +190,12 @@ pub(crate) fn compare_slice(
             }
             None => false,
         };
+        if !is_captured(message, mapped) {
+            let detail = "the primary has another message under this UID than the one that was captured".to_owned();
+            found.add(path, at(), Some(uid), "missing_on_standby", detail);
+            found.repair(Repair::Capture { path: path.clone(), uid });
+            continue;
+        }
         let Some(standby_uid) = mapped.standby_uid else { continue };
         match standby.get(&standby_uid) {
             Some(copy) => compare_message(found, path, (mapped.folder, uid), message, copy, altered),
@@ -205,6 +211,13 @@ pub(crate) fn compare_slice(
             found.gone(path, mapped.folder, *uid);
         }
     }
+}
+
+/// Is the primary's message the one that was captured under its UID? Its bytes say so, or else the date, which no message ever changes.
+/// Sizes are not to be relied on: some servers make them up.
+fn is_captured(message: &InventoryMessage, mapped: &MirrorMessage) -> bool {
+    let dates = instant(&message.internal_date).zip(instant(&mapped.internal_date));
+    message.digest.map_or(dates.is_none_or(|(now, then)| now == then), |digest| digest == mapped.content.digest)
 }
 
 fn compare_message(
@@ -330,7 +343,20 @@ mod tests {
     #[test]
     fn digests_are_compared_when_both_are_known() {
         let with = |uid, bytes: &[u8]| InventoryMessage { digest: Some(Digest::of(bytes)), ..message(uid) };
-        check(vec![with(7, b"a")], vec![with(8, b"b")], vec![mapped(7, Some(8), None)], &["7 bytes"]);
-        check(vec![with(7, b"a")], vec![with(8, b"a")], vec![mapped(7, Some(8), None)], &[]);
+        let captured = |bytes: &[u8]| {
+            let content = ContentRef { digest: Digest::of(bytes), size: 10 };
+            vec![MirrorMessage { content, ..mapped(7, Some(8), None) }]
+        };
+        check(vec![with(7, b"a")], vec![with(8, b"b")], captured(b"a"), &["7 bytes"]);
+        check(vec![with(7, b"a")], vec![with(8, b"a")], captured(b"a"), &[]);
+    }
+
+    #[test]
+    fn another_message_under_a_uid_that_was_captured_is_captured_again() {
+        let was = MirrorMessage { internal_date: "17-Jul-1996 02:44:26 -0700".into(), ..mapped(7, Some(8), None) };
+        check(vec![message(7)], vec![message(8)], vec![was], &["7 missing_on_standby"]);
+        let mut other = message(7);
+        other.digest = Some(Digest::of(b"y"));
+        check(vec![other], vec![message(8)], vec![mapped(7, Some(8), None)], &["7 missing_on_standby"]);
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     applier::{Applier, Ended, LateOrders, REBUILD_PAUSE, Repairs, Resets},
     brake::BrakeConfig,
     numbering::Patience,
+    quiet::Quiets,
     standby::Standbys,
     store::Store,
 };
@@ -54,6 +55,7 @@ struct Shared {
     repairs: Arc<Repairs>,
     late: Arc<LateOrders>,
     resets: Arc<Resets>,
+    quiets: Quiets,
     /// Who waits for an applier of a mailbox to end.
     progress: Mutex<HashMap<MailboxId, Arc<Notify>>>,
 }
@@ -100,6 +102,21 @@ impl Applying {
         &self.shared.late
     }
 
+    /// Mailboxes that change sides just now.
+    pub(crate) fn quiets(&self) -> &Quiets {
+        &self.shared.quiets
+    }
+
+    /// Is an applier at work in this mailbox?
+    pub(crate) fn is_under_way(&self, mailbox: MailboxId) -> bool {
+        self.shared.work.lock().unwrap_or_else(PoisonError::into_inner).under_way.contains(&mailbox)
+    }
+
+    /// A mailbox may be worked on again.
+    pub(crate) fn look_again(&self) {
+        self.shared.changed.notify_one();
+    }
+
     /// The next mailbox that may be worked on.
     fn take(&self) -> Option<MailboxId> {
         let mut work = self.shared.work.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,7 +125,9 @@ impl Applying {
         }
         let now = Instant::now();
         let ready = |mailbox: &&MailboxId| {
-            !work.under_way.contains(mailbox) && work.failed.get(mailbox).is_none_or(|failed| failed.until <= now)
+            !work.under_way.contains(mailbox)
+                && !self.shared.quiets.is_stopped(**mailbox)
+                && work.failed.get(mailbox).is_none_or(|failed| failed.until <= now)
         };
         let mailbox = work.waiting.iter().find(ready).copied()?;
         work.waiting.remove(&mailbox);
@@ -169,6 +188,7 @@ impl Dispatcher {
             repairs: applying.repairs().clone(),
             late: applying.late().clone(),
             resets: applying.resets().clone(),
+            quiets: applying.quiets().clone(),
             retried: Mutex::default(),
         });
         Self { pool, applying, applier, attempts: HashMap::new() }

@@ -28,7 +28,10 @@ use understudy_protocol::{
 };
 use understudy_replication::shipping::{Received, Verdict, judge};
 
-use crate::store::{self, Store};
+use crate::{
+    bounds::{HeldFrames, TooMuchHeld},
+    store::{self, Store},
+};
 
 use arriving::{Arrived, Arriving, Whole};
 pub(crate) use before::Before;
@@ -53,6 +56,8 @@ pub(crate) enum IngestError {
     TooLarge,
     #[error("the shipment holds more than {TRANSACTIONS} transactions, or more than {FRAME_BYTES} bytes of frames")]
     TooManyFrames,
+    #[error(transparent)]
+    TooMuchHeld(#[from] TooMuchHeld),
     #[error("the shipment is not packed as it should be")]
     Packing(#[from] PackingError),
     #[error("the shipment has a recipe that cannot be read")]
@@ -82,7 +87,7 @@ impl IngestError {
                 .downcast_ref::<std::io::Error>()
                 .is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData),
             Self::Store(error) => error.kind() == std::io::ErrorKind::InvalidData,
-            Self::Journal(_) | Self::Sql(_) => false,
+            Self::TooMuchHeld(_) | Self::Journal(_) | Self::Sql(_) => false,
         }
     }
 
@@ -97,18 +102,22 @@ impl IngestError {
     }
 }
 
+/// Where a shipment goes, and whose contents it brings.
+pub(crate) struct Target<'a> {
+    pub(crate) pool: &'a PgPool,
+    pub(crate) store: &'a Store,
+    pub(crate) before: &'a Before,
+    /// An older source gateway does not say.
+    pub(crate) tenant: Option<TenantId>,
+}
+
 /// Takes in one shipment.
-pub(crate) async fn ingest<S>(
-    pool: &PgPool,
-    store: &Store,
-    before: &Before,
-    tenant: Option<TenantId>,
-    body: S,
-) -> Result<Shipped, IngestError>
+pub(crate) async fn ingest<S>(target: Target<'_>, held: HeldFrames, body: S) -> Result<Shipped, IngestError>
 where
     S: Stream<Item = Result<Bytes, axum::Error>> + Send,
 {
-    let mut arriving = Arriving::new(store, tenant).await?;
+    let Target { pool, store, before, tenant } = target;
+    let mut arriving = Arriving::new(store, tenant, held).await?;
     let mut body = pin!(body);
     while let Some(piece) = body.next().await {
         let piece = piece.map_err(IngestError::Broken)?;
@@ -128,7 +137,8 @@ where
         }
         failpoint::here("ingest.amid");
     }
-    let Whole { transactions, receiving, recipes, packed, seen } = arriving.end()?;
+    // What is held counts until it is written.
+    let Whole { transactions, receiving, recipes, packed, seen, held: _held } = arriving.end()?;
     failpoint::here("ingest.whole");
     let places = receiving.finish().await.map_err(IngestError::Store)?;
     failpoint::here("ingest.synced");

@@ -7,6 +7,7 @@
 mod alarm;
 mod append;
 mod applier;
+mod bounds;
 mod brake;
 mod canary;
 mod compare;
@@ -19,6 +20,7 @@ mod known;
 mod numbering;
 mod outage;
 mod pairing;
+mod quiet;
 mod repairing;
 mod router;
 mod runs;
@@ -115,6 +117,7 @@ async fn run_alone(config: RecoveryConfig, shutdown: CancellationToken) -> anyho
     let hooks = hooks::Hooks::new(config.hooks);
     let outages = outage::Watch::new(config.pool.clone(), hooks.clone());
     let canaries = canary::Keeper { pool: config.pool.clone() };
+    let bounds = bounds::Bounds::default();
     let state = router::LinkState {
         pool: config.pool.clone(),
         store: store.clone(),
@@ -126,6 +129,7 @@ async fn run_alone(config: RecoveryConfig, shutdown: CancellationToken) -> anyho
         secret,
         current: router::Current::default(),
         before: ingest::Before::default(),
+        bounds: bounds.clone(),
     };
     let content = store.clone();
     let runner = runs::Runner::new(config.pool, store, directives.clone(), applying, hooks, config.exchangers);
@@ -147,7 +151,8 @@ async fn run_alone(config: RecoveryConfig, shutdown: CancellationToken) -> anyho
         tasks.spawn(pairing.clone().run(shutdown.clone()));
     }
     tasks.close();
-    serve::serve(config.listener, router::router(state, shutdown.clone()), front, &alarm, shutdown.clone()).await;
+    let router = router::router(state, shutdown.clone());
+    serve::serve(config.listener, router, front, &alarm, &bounds, shutdown.clone()).await;
     shutdown.cancel();
     tasks.wait().await;
     Ok(())

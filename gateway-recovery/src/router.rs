@@ -10,7 +10,7 @@ use std::{
 use axum::{
     Extension, Router,
     body::{Body, Bytes},
-    extract::{DefaultBodyLimit, Path, Query, Request, State},
+    extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State},
     http::{StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -40,6 +40,7 @@ use uuid::Uuid;
 
 use crate::{
     alarm::Alarm,
+    bounds::Bounds,
     directives::DirectiveBoard,
     dispatcher::Applying,
     ingest, known,
@@ -68,6 +69,7 @@ pub(crate) struct LinkState {
     pub(crate) secret: Option<Arc<SecretString>>,
     pub(crate) current: Current,
     pub(crate) before: ingest::Before,
+    pub(crate) bounds: Bounds,
 }
 
 /// The process life of the source gateway that is listened to, as far as it is remembered here. Cheap to clone.
@@ -141,6 +143,19 @@ async fn authenticate(State(state): State<LinkState>, request: Request, next: Ne
     next.run(request).await
 }
 
+/// A body that is no stream. So many are read at once; others wait.
+struct Message(Bytes);
+
+impl FromRequest<LinkState> for Message {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &LinkState) -> Result<Self, Response> {
+        let _turn = state.bounds.message().await;
+        let body = Bytes::from_request(request, state).await;
+        body.map(Self).map_err(IntoResponse::into_response)
+    }
+}
+
 /// Why a request was not served.
 enum LinkError {
     Theirs(StatusCode, String),
@@ -182,7 +197,7 @@ fn answer<T: Serialize>(value: &T) -> Result<Response, LinkError> {
     Ok(codec::encode(value)?.into_response())
 }
 
-async fn hello(State(state): State<LinkState>, body: Bytes) -> Result<Response, LinkError> {
+async fn hello(State(state): State<LinkState>, Message(body): Message) -> Result<Response, LinkError> {
     let hello: Hello = read(&body)?;
     if hello.link_version < OLDEST_LINK_VERSION {
         let reason = format!(
@@ -224,7 +239,9 @@ struct ShipmentOf {
 
 async fn ship(State(state): State<LinkState>, Query(of): Query<ShipmentOf>, body: Body) -> Result<Response, LinkError> {
     let tenant = of.tenant.map(TenantId);
-    let shipped = ingest::ingest(&state.pool, &state.store, &state.before, tenant, body.into_data_stream()).await;
+    let _turn = state.bounds.shipment().await;
+    let target = ingest::Target { pool: &state.pool, store: &state.store, before: &state.before, tenant };
+    let shipped = ingest::ingest(target, state.bounds.frames(), body.into_data_stream()).await;
     state.store.note_room(shipped.as_ref().err().and_then(ingest::IngestError::no_room).as_ref()).await;
     let shipped = shipped.map_err(refused)?;
     for ack in &shipped.acks {
@@ -238,6 +255,9 @@ async fn ship(State(state): State<LinkState>, Query(of): Query<ShipmentOf>, body
 fn refused(error: ingest::IngestError) -> LinkError {
     if let Some(trouble) = error.no_room() {
         LinkError::NoRoom(trouble)
+    } else if let ingest::IngestError::TooMuchHeld(error) = error {
+        tracing::warn!(error = %error, "Put a shipment off");
+        LinkError::Theirs(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
     } else if error.is_theirs() {
         tracing::warn!(error = %error, "Refused a shipment");
         LinkError::Theirs(StatusCode::BAD_REQUEST, error.to_string())
@@ -248,7 +268,7 @@ fn refused(error: ingest::IngestError) -> LinkError {
 
 async fn heartbeat(
     State(state): State<LinkState>,
-    body: Bytes,
+    Message(body): Message,
     shutdown: CancellationToken,
 ) -> Result<Response, LinkError> {
     let heartbeat: Heartbeat = read(&body)?;
@@ -314,14 +334,14 @@ async fn known_of(State(state): State<LinkState>, Path(mailbox): Path<i64>) -> R
     }
 }
 
-async fn lacks(State(state): State<LinkState>, body: Bytes) -> Result<Response, LinkError> {
+async fn lacks(State(state): State<LinkState>, Message(body): Message) -> Result<Response, LinkError> {
     let Lacks { tenant, parts } = read(&body)?;
     let there = content::places(&state.pool, tenant, &parts).await?;
     let parts = parts.into_iter().filter(|part| !there.contains_key(part)).collect();
     answer(&Lacks { tenant, parts })
 }
 
-async fn report(State(state): State<LinkState>, body: Bytes) -> Result<(), LinkError> {
+async fn report(State(state): State<LinkState>, Message(body): Message) -> Result<(), LinkError> {
     let report: Report = read(&body)?;
     state.directives.answered(report);
     Ok(())
@@ -336,7 +356,7 @@ async fn content_again(State(state): State<LinkState>, Path(id): Path<Uuid>, bod
 }
 
 /// A paired site asks for its next certificate.
-async fn renew(State(state): State<LinkState>, peer: Option<Extension<Peer>>, body: Bytes) -> Response {
+async fn renew(State(state): State<LinkState>, peer: Option<Extension<Peer>>, Message(body): Message) -> Response {
     let (Front::Paired(pairing), Some(Extension(peer))) = (&state.front, peer) else {
         return (StatusCode::NOT_FOUND, "this link has no certificates").into_response();
     };

@@ -1,4 +1,4 @@
-//! Executes what people asked for: barriers, verifications, checks of servers, discovery of users.
+//! Executes what people asked for: barriers, verifications, checks of servers, discovery of users and how much they have.
 //!
 //! In: rows of `run`. Out: steps, results. Keeps true: one runner a run; a run that a crash interrupted is begun again,
 //! since every kind may be.
@@ -12,7 +12,7 @@ use sqlx::{PgPool, postgres::PgListener};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use understudy_database::{
-    brake,
+    brake, inside,
     journal::{self, Target},
     mailbox,
     run::{self, Ended, Run},
@@ -29,6 +29,7 @@ use crate::{
     directives::DirectiveBoard,
     dispatcher::Applying,
     hooks::Hooks,
+    outage::fence,
     standby::check_manage,
     store::Store,
     switch::{Alone, Holds, MailExchangers},
@@ -64,6 +65,11 @@ struct Request {
     repair: bool,
     timeout_seconds: Option<f64>,
     address: Option<String>,
+    #[serde(default)]
+    addresses: Vec<String>,
+    /// Of an estimate: how many mailboxes it is about, of which `addresses` are some.
+    #[serde(default)]
+    mailboxes: u64,
 }
 
 /// The task that executes runs.
@@ -186,6 +192,7 @@ impl Runner {
             "release" => self.decide(run, &request, true).await,
             "discard" => self.decide(run, &request, false).await,
             "discover" => self.discover(run).await,
+            "estimate" => self.estimate(run, &request).await,
             kind => Err(Trouble {
                 kind: "unknown_run".to_owned(),
                 reason: format!("this recovery gateway does not know runs of kind {kind}"),
@@ -361,9 +368,13 @@ impl Runner {
                 Ok(checked)
             }
             ServerRole::Primary => {
-                let asked = Asked::Check { server: definition, address: request.address.clone() };
+                let asked = Asked::Check { server: definition.clone(), address: request.address.clone() };
                 match self.ask(asked).await? {
-                    Reported::Check(check) => Ok(check),
+                    Reported::Check(mut checked) => {
+                        let server_id = run.server_id.unwrap_or_default();
+                        checked.findings.push(fence::check(&self.pool, server_id, &definition).await);
+                        Ok(checked)
+                    }
                     _ => Err(internal(&std::io::Error::other("the source gateway answered something else"))),
                 }
             }
@@ -380,6 +391,37 @@ impl Runner {
             Reported::Discover { users } => Ok(json!({ "users": users })),
             _ => Err(internal(&std::io::Error::other("the source gateway answered something else"))),
         }
+    }
+
+    /// How much a list of users has, from some of them, and how long its first copy takes, from those before it.
+    async fn estimate(&self, run: &Run, request: &Request) -> Result<Value, Trouble> {
+        let stored = self.server(run).await?;
+        let addresses = request.addresses.clone();
+        let Reported::Measured { sizes, refused } =
+            self.ask(Asked::Measure { server: stored.definition, addresses }).await?
+        else {
+            return Err(internal(&std::io::Error::other("the source gateway answered something else")));
+        };
+        let measured = (sizes.len() as u64).max(1);
+        let of_all = |sum: u64| {
+            u64::try_from(u128::from(sum) * u128::from(request.mailboxes) / u128::from(measured)).unwrap_or(u64::MAX)
+        };
+        let bytes = of_all(sizes.iter().map(|size| size.bytes).sum());
+        let rate = inside::first_copy_rate(&self.pool, TenantId(run.tenant_id)).await;
+        let rate = rate.map_err(|error| internal(&error))?.filter(|rate| *rate >= 1.0);
+        let refused: Vec<Value> = refused
+            .iter()
+            .map(|one| json!({ "address": one.address, "reason": one.trouble.reason, "remedy": one.trouble.remedy }))
+            .collect();
+        Ok(json!({
+            "mailboxes": request.mailboxes,
+            "measured": sizes.len(),
+            "messages": of_all(sizes.iter().map(|size| size.messages).sum()),
+            "bytes": bytes,
+            "bytes_per_second": rate.map(f64::round),
+            "seconds": rate.map(|rate| (bytes as f64 / rate).ceil()),
+            "refused": refused,
+        }))
     }
 
     async fn server(&self, run: &Run) -> Result<server::StoredServer, Trouble> {

@@ -24,6 +24,7 @@ use understudy_pairing::JOIN_PROTOCOL;
 
 use crate::{
     alarm::Alarm,
+    bounds::Bounds,
     join,
     pairing::{Pairing, Peer},
 };
@@ -31,7 +32,7 @@ use crate::{
 /// How much of one shipment may be under way, in bytes: 20 Mbit/s over 400 ms is 1 MB.
 const STREAM_WINDOW: u32 = 4 << 20;
 /// How much of all shipments together, in bytes.
-const CONNECTION_WINDOW: u32 = 16 << 20;
+const CONNECTION_WINDOW: u32 = 24 << 20;
 /// A connection that says nothing is tested this often, and given up after as long again.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How long requests under way may take to end after `shutdown`.
@@ -64,6 +65,7 @@ struct Serving {
     front: Front,
     router: Router,
     alarm: Alarm,
+    bounds: Bounds,
     watcher: Arc<dyn Fn() -> Watcher + Send + Sync>,
     handshakes: Arc<Semaphore>,
     joins: Arc<Semaphore>,
@@ -75,6 +77,7 @@ pub(crate) async fn serve(
     router: Router,
     front: Front,
     alarm: &Alarm,
+    bounds: &Bounds,
     shutdown: CancellationToken,
 ) {
     let ending = Arc::new(GracefulShutdown::new());
@@ -84,6 +87,7 @@ pub(crate) async fn serve(
         front,
         router,
         alarm: alarm.clone(),
+        bounds: bounds.clone(),
         watcher: {
             let ending = Arc::downgrade(&ending);
             // Whoever comes after the end began is dropped with the rest.
@@ -204,6 +208,10 @@ impl Serving {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let Some(_open) = self.bounds.connection() else {
+            tracing::warn!("Closed a connection on the link: there are as many as there may be");
+            return Ok(());
+        };
         let router = self.router.clone();
         let service = hyper::service::service_fn(move |mut request: Request<hyper::body::Incoming>| {
             if let Some(peer) = peer {

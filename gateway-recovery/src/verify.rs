@@ -6,11 +6,15 @@
 
 mod beyond;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
 
 use sqlx::PgPool;
 use understudy_database::{
     brake::{self, ParkedFolder},
+    continuity::Continuity,
     journal::{self, Target},
     link,
     mirror::{self, MirrorFolder, MirrorMessage},
@@ -23,6 +27,7 @@ use understudy_protocol::{
 use understudy_replication::{inventory, trouble::explain};
 
 use crate::{
+    applier::is_another_folder,
     compare::{At, Comparison, Difference, Repair, compare_slice},
     directives::DirectiveBoard,
     trace::name_transactions,
@@ -81,6 +86,11 @@ pub(crate) async fn is_settled(pool: &PgPool, target: &Target) -> understudy_dat
     Ok(numbers.is_some_and(|numbers| numbers.received == numbers.applied))
 }
 
+/// A folder that is just being rebuilt is looked at again so often, …
+const REBUILDING_LOOKS: usize = 50;
+/// … after this.
+const REBUILDING_PAUSE: Duration = Duration::from_millis(100);
+
 /// What keeps a folder from a standby that refused it.
 const NAME_NOT_TAKEN: &str = "the standby takes no folder of this name: rename the folder on the primary, or change what the \
                               standby allows";
@@ -134,9 +144,14 @@ fn at(path: &FolderPath, mirror: Option<&MirrorFolder>) -> At {
     }
 }
 
+/// Have we noted other numbers of it meanwhile?
+fn is_renumbered(known: &MirrorFolder, now: &MirrorFolder) -> bool {
+    (known.standby_uid_validity, known.standby_uid_next) != (now.standby_uid_validity, now.standby_uid_next)
+}
+
 /// Is the standby's folder not the one that was filled?
 fn is_another(opened: &Selected, mirror: &MirrorFolder) -> bool {
-    mirror.standby_uid_validity != UidValidity(0) && opened.uid_validity != mirror.standby_uid_validity
+    is_another_folder(mirror, opened.uid_validity, opened.uid_next)
 }
 
 impl<'a> Verifier<'a> {
@@ -352,19 +367,35 @@ impl<'a> Verifier<'a> {
     async fn begin_folder(&mut self, path: FolderPath) -> Result<(), Broken> {
         self.found.folders += 1;
         self.shown.insert(path.clone());
-        let mirror = self.mirror.get(&path).cloned();
+        let mut mirror = self.mirror.get(&path).cloned();
         let name = self.listed.get(&path).cloned().flatten();
-        let opened = match &name {
-            Some(name) => self.session.examine(name).await?,
-            None => None,
-        };
+        let mut opened = None;
+        if let Some(name) = &name {
+            opened = self.session.examine(name).await?;
+            // It may just have been rebuilt under the primary's UIDs.
+            for _ in 0..REBUILDING_LOOKS {
+                let (Some(there), Some(known)) = (&opened, &mirror) else { break };
+                if !is_another(there, known) {
+                    break;
+                }
+                let folders = mirror::folders(self.pool, self.target.mailbox).await?;
+                let Some(now) = folders.into_iter().find(|folder| folder.folder == known.folder) else { break };
+                if now.continuity == Continuity::Swapping {
+                    tokio::time::sleep(REBUILDING_PAUSE).await;
+                } else if !is_renumbered(known, &now) {
+                    break;
+                }
+                opened = self.session.examine(name).await?;
+                mirror = Some(now);
+            }
+        }
         let there = match (&opened, &mirror) {
             (None, _) => {
                 self.missing(&path, mirror.as_ref());
                 None
             }
             (Some(opened), Some(mirror)) if is_another(opened, mirror) => {
-                self.another(&path, opened.uid_validity, mirror);
+                self.another(&path, opened, mirror);
                 None
             }
             (Some(_), _) => Some((self.session.uids(Uid(1)).await?, UidSet::default())),
@@ -393,12 +424,19 @@ impl<'a> Verifier<'a> {
     }
 
     /// The standby's folder is not the one that was filled: nothing in it can be told by its UIDs.
-    fn another(&mut self, path: &FolderPath, uid_validity: UidValidity, mirror: &MirrorFolder) {
-        let was = mirror.standby_uid_validity;
-        let mut detail = format!(
-            "the standby's folder has UIDVALIDITY {uid_validity}, and had {was} when it was filled: it was deleted, rebuilt or \
-             restored there. Its messages are compared once it has been applied again"
-        );
+    fn another(&mut self, path: &FolderPath, opened: &Selected, mirror: &MirrorFolder) {
+        let (is, was) = (opened.uid_validity, mirror.standby_uid_validity);
+        let seen = match is == was {
+            true => format!(
+                "gives UIDs out from {} on, and had given all below {}: it was restored there as it had been before",
+                opened.uid_next, mirror.standby_uid_next
+            ),
+            false => format!(
+                "has UIDVALIDITY {is}, and had {was} when it was filled: it was deleted, rebuilt or restored there"
+            ),
+        };
+        let mut detail =
+            format!("the standby's folder {seen}. Its messages are compared once it has been applied again");
         if self.parked.contains_key(&mirror.standby_name) {
             detail.push_str(", which waits for a person: removals that the mass-change brake stopped rest in it");
         } else {

@@ -12,6 +12,7 @@ mod inquiry;
 mod link;
 mod look;
 mod mailbox;
+mod measure;
 mod order;
 mod parcel;
 mod room;
@@ -19,6 +20,7 @@ mod shipper;
 mod spool;
 mod supervisor;
 mod tail;
+mod turns;
 mod unreadable;
 mod watch;
 
@@ -89,7 +91,8 @@ async fn run_alone(config: SourceConfig, shutdown: CancellationToken) -> anyhow:
         .await
         .context("could not count what waits in the journal")?;
     let shipper = shipper::Shipper::new(config.pool.clone(), link.clone(), spool.clone(), reports.clone());
-    let tools = mailbox::Tools { pool: config.pool, spool, link: link.clone(), shipper: shipper.handle(), room };
+    let (turns, shipping_handle) = (turns::Turns::default(), shipper.handle());
+    let tools = mailbox::Tools { pool: config.pool, spool, link: link.clone(), shipper: shipping_handle, room, turns };
     let supervisor =
         supervisor::Supervisor::new(tools, reports, config.capability_mask, Identity { gateway, installation });
     let linking = tokio::spawn(link.run(shutdown.clone()));

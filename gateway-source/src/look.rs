@@ -105,6 +105,8 @@ struct Late {
     deleted: Vec<FolderId>,
     /// HIGHESTMODSEQ at EXAMINE, covered once the above is written.
     positions: BTreeMap<FolderId, ModSeq>,
+    /// UIDNEXT of folders in which it went back: as we knew it, and as it is.
+    back: BTreeMap<FolderId, (Uid, Uid)>,
 }
 
 impl Late {
@@ -268,6 +270,13 @@ impl Look<'_> {
         }
         for (folder, mod_seq) in late.positions {
             self.update(folder, |folder| folder.position.mod_seq = mod_seq);
+        }
+        for (folder, (was, is)) in late.back {
+            self.update(folder, |folder| {
+                if folder.position.uid_next == was {
+                    folder.position.uid_next = is;
+                }
+            });
         }
         for folder in late.deleted {
             self.read_again.extend(self.mailbox.unreadable.of(folder).iter().map(|uid| (folder, uid)));

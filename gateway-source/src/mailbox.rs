@@ -23,6 +23,7 @@ use crate::{
     room::Room,
     shipper::ShipperHandle,
     spool::{Spool, Spooling},
+    turns::Turns,
     unreadable::Unreadables,
 };
 
@@ -50,6 +51,8 @@ pub(crate) struct Mailbox {
     pub(crate) unreadable: Unreadables,
     /// Levels that held nothing when last listed.
     hollow: BTreeSet<FolderPath>,
+    /// Folders in which UIDs are now other messages' than they were: they are folders of another generation from the next look on.
+    pub(crate) gone_back: BTreeSet<FolderId>,
     /// Positions as the recovery site has them or is about to.
     told: BTreeMap<FolderId, FolderPosition>,
     /// Every message remembered, by identity, while they are few and none has gone: the first full copy asks for all.
@@ -68,13 +71,14 @@ pub(crate) struct Tools {
     pub(crate) link: Link,
     pub(crate) shipper: ShipperHandle,
     pub(crate) room: Room,
+    pub(crate) turns: Turns,
 }
 
 impl Mailbox {
     /// Reads what is remembered; when the recovery site holds another journal than ours, ours is rebuilt from its.
     /// `compared`: that was done for this assignment; what was received has grown since, and ours with it.
     pub(crate) async fn open(tools: &Tools, assignment: &Assignment, compared: bool) -> anyhow::Result<Self> {
-        let Tools { pool, spool, link, shipper, room } = tools;
+        let Tools { pool, spool, link, shipper, room, .. } = tools;
         let Assignment { mailbox: id, tenant, epoch, received, digest, .. } = *assignment;
         let mut journal = source::open(pool, id, tenant, epoch).await?;
         let held = Held {
@@ -102,6 +106,7 @@ impl Mailbox {
             subscriptions: source::subscriptions(pool, id).await?.into_iter().collect(),
             unreadable: Unreadables::read(pool, id).await?,
             hollow: BTreeSet::new(),
+            gone_back: BTreeSet::new(),
             pool: pool.clone(),
             spool: spool.clone(),
             shipper: shipper.clone(),
@@ -187,6 +192,16 @@ impl Mailbox {
         high: Uid,
     ) -> anyhow::Result<Vec<(Uid, Vec<String>)>> {
         Ok(source::message_flags(&self.pool, self.id, folder, low, high).await?)
+    }
+
+    /// What messages were known by when they were captured: identity, if the server names one, and size.
+    pub(crate) async fn marks_between(
+        &self,
+        folder: FolderId,
+        low: Uid,
+        high: Uid,
+    ) -> anyhow::Result<HashMap<Uid, (Option<String>, u64)>> {
+        Ok(source::message_marks(&self.pool, self.id, folder, low, high).await?)
     }
 
     pub(crate) async fn known_uids(&self, folder: FolderId) -> anyhow::Result<UidSet> {

@@ -47,7 +47,7 @@ const SHIPMENTS: usize = 8;
 /// Places among them that first copies never take, …
 const LIVE_PLACES: usize = 2;
 /// … and how many first copies are sent at once: each may fill its stream's window, and a live change needs some of the connection's.
-const SEED_SHIPMENTS: usize = 3;
+const SEED_SHIPMENTS: usize = 5;
 /// The most transactions in one shipment, …
 const SHIPMENT_TRANSACTIONS: i64 = 64;
 /// … and about the most content, in bytes; one transaction always fits.

@@ -32,6 +32,7 @@ use crate::{
     again, health, inquiry,
     link::{Link, TurnedAway},
     mailbox::Tools,
+    measure,
     shipper::Dispute,
     tail::{BarrierAnswer, Tail},
 };
@@ -317,6 +318,7 @@ impl Supervisor {
     /// Starts, restarts or leaves alone one mailbox's tail.
     async fn keep(&mut self, assignment: Assignment, server: Server, shutdown: &CancellationToken) {
         self.tools.shipper.rank(assignment.mailbox, assignment.priority);
+        self.tools.turns.rank(assignment.mailbox, assignment.priority);
         if let Some(running) = self.running.get(&assignment.mailbox) {
             let same = running.server == server
                 && running.assignment.epoch == assignment.epoch
@@ -418,7 +420,7 @@ impl Supervisor {
             | Asked::Inventory { mailbox, .. }
             | Asked::Recapture { mailbox, .. }
             | Asked::Content { mailbox, .. } => self.running.get(mailbox),
-            Asked::Check { .. } | Asked::Discover { .. } => None,
+            Asked::Check { .. } | Asked::Discover { .. } | Asked::Measure { .. } => None,
         };
         let barriers = running.map(|running| running.barriers.clone());
         let subject = running.map(|running| (running.assignment.clone(), running.server.clone()));
@@ -446,6 +448,7 @@ impl Supervisor {
                         Ok(Reported::Check(inquiry::check(&server, address.as_deref(), &mask).await))
                     }
                     Asked::Discover { server } => inquiry::discover(&server).await,
+                    Asked::Measure { server, addresses } => Ok(measure::measure(&server, addresses, &mask).await),
                 };
                 let report = Report { id: request.id, outcome };
                 let mut backoff = FIRST_BACKOFF;

@@ -3,7 +3,7 @@
 //! In: hints, timers, requests. Out: captured transactions (the shipper is told), reports on how it fares.
 //! Keeps true: every wait has a timer; an error drops everything in memory and starts anew from the journal.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use tokio::{
@@ -25,6 +25,7 @@ use crate::{
     mailbox::{Mailbox, Tools},
     room::disk_full,
     supervisor::Reports,
+    turns::Turn,
     watch::{Door, Sessions},
 };
 
@@ -51,6 +52,8 @@ const STUCK_PAUSE: Duration = Duration::from_millis(200);
 const OBSTACLE_PATIENCE: Duration = Duration::from_secs(30);
 /// While somebody waits for a barrier, a session of its own lists the folders at least this far apart.
 const AFRESH_PAUSE: Duration = Duration::from_secs(1);
+/// While a first copy waits for its turn, it is looked after this often.
+const TURN_LOOK: Duration = Duration::from_secs(10);
 /// The first wait after an error, …
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
 /// … doubled up to this.
@@ -142,6 +145,14 @@ impl Tail {
             if !waiting.is_empty() {
                 mailbox.unreadable.hurry();
             }
+            let turn = tokio::select! {
+                () = shutdown.cancelled() => return End::Shutdown,
+                turn = self.turn(&mailbox, &mut sessions) => turn,
+            };
+            let turn = match turn {
+                Ok(turn) => turn,
+                Err(error) => return End::Failed(error.into()),
+            };
             let depth = if waiting.is_empty() { rhythm.depth() } else { Depth::Everything };
             let looked = tokio::select! {
                 () = shutdown.cancelled() => return End::Shutdown,
@@ -151,6 +162,7 @@ impl Tail {
                 Ok(found) => found,
                 Err(error) => return End::Failed(error),
             };
+            drop(turn);
             *lived = true;
             // Looking is not proof: a look that never captures all it sees is a mailbox that stands still.
             if found.complete || found.something {
@@ -197,6 +209,21 @@ impl Tail {
             sessions.arm().await?;
         }
         Ok((mailbox, sessions))
+    }
+
+    /// A first copy waits for its turn, and gives up its session when that takes long. That it stands still meanwhile is our own will.
+    async fn turn(&self, mailbox: &Mailbox, sessions: &mut Sessions) -> Result<Option<Turn>, Error> {
+        if mailbox.seeded {
+            return Ok(None);
+        }
+        let mut turn = pin!(self.tools.turns.take(&self.server.name, self.id()));
+        loop {
+            tokio::select! {
+                turn = &mut turn => return Ok(Some(turn)),
+                waited = sessions.wait(TURN_LOOK) => drop(waited?),
+            }
+            self.reports.prove(self.id());
+        }
     }
 
     /// Waits until it is time to look again; `false` on shutdown.

@@ -21,6 +21,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::front_door::{Plan, filled};
 use crate::{process, wait};
 
 /// The master user that Understudy logs in as; the separator is `*`.
@@ -76,6 +77,8 @@ pub struct Options {
     pub imap_service_count: u32,
     /// Users get in from this address only, as from a front door; the master from everywhere.
     pub users_only_from: Option<Ipv4Addr>,
+    /// It asks Understudy's database at each log-in and delivery whether the user is its own now: how it reaches that.
+    pub lease: Option<Vec<(&'static str, String)>>,
     /// Understudy is told that this user's mailbox is there for checks, with its password.
     pub canary: Option<String>,
     /// Lines at the end of the configuration.
@@ -103,6 +106,7 @@ impl Options {
             imap_client_limit: 1,
             imap_service_count: 1,
             users_only_from: None,
+            lease: None,
             canary: None,
             extra: String::new(),
         }
@@ -129,6 +133,13 @@ impl Options {
     #[must_use]
     pub fn users_only_from(mut self, address: Ipv4Addr) -> Self {
         self.users_only_from = Some(address);
+        self
+    }
+
+    /// Asks the database of this plan's Understudy, under its own name.
+    #[must_use]
+    pub fn with_lease(mut self, plan: &Plan) -> Self {
+        self.lease = Some(plan.lease_values());
         self
     }
 
@@ -449,7 +460,11 @@ impl Dovecot {
         }
         let users: String = self.options.users.iter().map(|user| self.user_line(user, PASSWORD) + "\n").collect();
         replace_file(&self.dir.join("users"), &users)?;
-        fs::write(self.config_file(), config::text(&self.options, &self.dir, self.address, self.ports))?;
+        if let Some(values) = &self.options.lease {
+            let values = [values.as_slice(), &[("SERVER", self.options.name.clone())]].concat();
+            fs::write(self.dir.join("understudy-lease-sql.conf"), filled("understudy-lease-sql.conf", &values)?)?;
+        }
+        fs::write(self.config_file(), config::text(&self.options, &self.dir, self.address, self.ports)?)?;
         Ok(())
     }
 }

@@ -22,7 +22,7 @@ use crate::dovecot::{free_port, loopback_address};
 pub use dovecot::DovecotProxy;
 pub use nginx::Nginx;
 pub use postfix::Postfix;
-pub use smtp::deliver;
+pub use smtp::{deliver, hand_over};
 
 /// The domain of everybody's addresses.
 pub const DOMAIN: &str = "example.org";
@@ -146,15 +146,24 @@ impl Plan {
 
     /// The text of `docs/front-doors/NAME`, filled in.
     fn filled(&self, name: &str, more: &[(&'static str, String)]) -> Result<String> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/front-doors").join(name);
-        let mut text = fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
-        // Only what is configuration: a remark may speak of ${…}.
-        text =
-            text.lines().filter(|line| !line.trim_start().starts_with('#')).map(|line| format!("{line}\n")).collect();
-        for (name, value) in self.values().iter().chain(more) {
-            text = text.replace(&format!("${{{name}}}"), value);
-        }
-        ensure!(!text.contains("${"), "{name} has a place that the test does not fill in:\n{text}");
-        Ok(text)
+        filled(name, &[&self.values(), more].concat())
     }
+
+    /// What a mail server needs besides its own folder and name to ask for its lease.
+    pub(crate) fn lease_values(&self) -> Vec<(&'static str, String)> {
+        self.values().into_iter().filter(|(name, _)| name.starts_with("DATABASE")).collect()
+    }
+}
+
+/// The text of `docs/front-doors/NAME` with these values.
+pub(crate) fn filled(name: &str, values: &[(&'static str, String)]) -> Result<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/front-doors").join(name);
+    let mut text = fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
+    // Only what is configuration: a remark may speak of ${…}.
+    text = text.lines().filter(|line| !line.trim_start().starts_with('#')).map(|line| format!("{line}\n")).collect();
+    for (name, value) in values {
+        text = text.replace(&format!("${{{name}}}"), value);
+    }
+    ensure!(!text.contains("${"), "{name} has a place that the test does not fill in:\n{text}");
+    Ok(text)
 }

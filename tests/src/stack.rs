@@ -195,6 +195,14 @@ impl Stack {
         Ok(())
     }
 
+    /// The same in a time zone (as POSIX writes `TZ`).
+    pub fn start_paired_source_in(&mut self, zone: &str) -> Result<()> {
+        let mut role = Role::new("source", &self.dir.join("source"), &[]).in_zone(zone);
+        role.start()?;
+        self.roles.push(role);
+        Ok(())
+    }
+
     /// What the source gateway of a paired site has said.
     pub fn paired_source_log(&self) -> String {
         fs::read_to_string(self.dir.join("source/source.log")).unwrap_or_default()
@@ -226,6 +234,16 @@ impl Stack {
             Ok(servers.code == 0 && servers.stdout.contains("\"name\""))
         });
         answers.await.with_context(|| format!("Understudy did not start:\n{}", self.log_tail()))
+    }
+
+    /// Starts again what ended because it found no database when it started, as whatever runs services does. Answers whether
+    /// anything had.
+    pub async fn start_what_ended(&mut self) -> Result<bool> {
+        let ended = self.roles.iter_mut().filter_map(|role| role.give_up_ended().then_some(())).count();
+        if ended > 0 {
+            self.start().await?;
+        }
+        Ok(ended > 0)
     }
 
     /// Everything at once, as in a power failure, its PostgreSQL included.

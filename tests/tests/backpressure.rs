@@ -102,3 +102,52 @@ async fn live_changes_overtake_a_first_copy_on_a_thin_link() -> Result<()> {
     ensure!(first == EACH, "another folder had messages when INBOX had {first} of {EACH}");
     scenario.settle_and_compare(&["ann", "bob"]).await
 }
+
+/// Of first copies that wait for the link, the one whose policy ranks it first goes first, though it came last.
+#[tokio::test]
+async fn first_copies_go_by_the_rank_of_their_policy() -> Result<()> {
+    const OTHERS: [&str; 5] = ["ann", "bob", "cem", "dan", "eve"];
+    let scenario = apart(&["ann", "bob", "cem", "dan", "eve", "zoe"], "").await?;
+    let mut mail = Mail::from_seed(97);
+    for user in OTHERS {
+        let mut client = scenario.log_in(user).await?;
+        for _ in 0..4 {
+            client.append("INBOX", &[], None, &mail.with_attachment(1_000_000)).await?;
+        }
+    }
+    scenario.log_in("zoe").await?.append("INBOX", &[], None, &mail.with_attachment(500_000)).await?;
+    scenario.stack.command(&["policy", "set", "gold", "priority=1"]).await?.expect(0)?;
+    scenario.stack.command(&["link", "limit", "--seeding", "off"]).await?.expect(0)?;
+    wait::until("the source gateway knows its limits", PATIENCE, async || {
+        Ok(fs::read_to_string(scenario.stack.dir().join("source.log"))?.contains("The link has new limits"))
+    })
+    .await?;
+    scenario.protect(&OTHERS).await?;
+    let source = scenario.stack.database("source").await?;
+    let captured = async |mailboxes: i64| {
+        wait::until("all are captured", PATIENCE, async || {
+            let seeded = "select count(*) from source_mailbox where seeded";
+            Ok(sqlx::query_scalar::<_, i64>(seeded).fetch_one(&source).await? == mailboxes)
+        })
+        .await
+    };
+    captured(5).await?;
+    let arguments = ["mailbox", "protect", "zoe", "--primary", "mail-a", "--standby", "dr-1", "--policy", "gold"];
+    scenario.stack.command(&arguments).await?.expect(0)?;
+    captured(6).await?;
+
+    // Three at once: whoever is not among them has sent nothing when the first is through.
+    scenario.stack.command(&["link", "limit", "--seeding", "400 kB/s"]).await?.expect(0)?;
+    let recovery = scenario.stack.database("understudy").await?;
+    let received =
+        "select address from mailbox where exists (select from transaction t where t.mailbox_id = mailbox.mailbox_id)";
+    let mut there: Vec<String> = Vec::new();
+    wait::until("somebody is through", PATIENCE, async || {
+        there = sqlx::query_scalar(received).fetch_all(&recovery).await?;
+        Ok(!there.is_empty())
+    })
+    .await?;
+    ensure!(there == ["zoe"], "{there:?} came first");
+    scenario.stack.command(&["link", "limit", "--seeding", "unlimited"]).await?.expect(0)?;
+    scenario.settle_and_compare(&["ann", "zoe"]).await
+}

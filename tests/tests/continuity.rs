@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use understudy_tests::client::{Client, Message, Snapshot};
+use understudy_tests::compare::compare;
 use understudy_tests::dovecot::{Dovecot, PASSWORD};
 use understudy_tests::failpoint::{Action, UIDS};
 use understudy_tests::mail::Mail;
@@ -202,6 +203,76 @@ impl Mbsync {
         }
         Ok(files)
     }
+}
+
+/// The folder's rebuild stands still at a place while the user is moved to the standby and works there.
+async fn moved_while_rebuilt(scenario: &Scenario, mail: &mut Mail, place: &str) -> Result<()> {
+    let failpoints = scenario.stack.failpoints();
+    scenario.stack.command(&["switchover", "ann", "--wait"]).await?.expect(0)?;
+    let mut there = scenario.log_in_to_standby("ann").await?;
+    leave_gaps(&mut there, mail, "INBOX").await?;
+    there.log_out().await;
+    failpoints.arm(place, 1, Action::Pause)?;
+    scenario.stack.command(&["switchback", "ann", "--wait"]).await?.expect(0)?;
+    failpoints.reached().await?;
+
+    let order = ["switchover", "ann", "--mode", "emergency", "--max-loss", "any", "--yes", "--wait"];
+    let moving = scenario.stack.command(&order);
+    let watching = async {
+        wait::until("old sessions are cut", Duration::from_secs(60), async || {
+            let open = scenario.stack.json(&["run", "list", "--open", "--kind", "switchover"]).await?;
+            let Some(id) = open[0]["run_id"].as_str() else { return Ok(false) };
+            let run = scenario.stack.json(&["run", "show", id]).await?;
+            let is_cut = |step: &Value| step["name"] == "cut" && step["ended_at"].is_string();
+            Ok(run["steps"].as_array().is_some_and(|steps| steps.iter().any(is_cut)))
+        })
+        .await?;
+        let flipped = async || Ok(scenario.show("ann").await?["active_side"] == "standby");
+        let waited = wait::until("the side changes", Duration::from_secs(1), flipped).await;
+        failpoints.let_go()?;
+        ensure!(waited.is_err(), "the side was changed while a folder was being replaced ({place})");
+        Ok(())
+    };
+    let (moved, watched) = tokio::join!(moving, watching);
+    watched?;
+    moved?.expect(0)?;
+
+    work_there_and_come_home(scenario, mail).await?;
+    settle_with_continuity(scenario).await
+}
+
+async fn work_there_and_come_home(scenario: &Scenario, mail: &mut Mail) -> Result<()> {
+    let mut there = scenario.log_in_to_standby("ann").await?;
+    leave_gaps(&mut there, mail, "INBOX").await?;
+    there.store("1:5", "+FLAGS (\\Answered)").await?;
+    leave_gaps(&mut there, mail, "Work").await?;
+    let worked = there.snapshot().await?;
+    there.log_out().await;
+    scenario.stack.command(&["switchback", "ann", "--wait"]).await?.expect(0)?;
+    let home = scenario.log_in("ann").await?.snapshot().await?;
+    let differences = compare(&worked, &home);
+    ensure!(differences.is_empty(), "what was done on the standby is not at home: {differences}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_is_being_rebuilt_does_not_take_the_place_of_one_in_which_its_user_works() -> Result<()> {
+    let scenario = managed().await?;
+    let mut mail = Mail::from_seed(59);
+    let mut client = scenario.log_in("ann").await?;
+    fill(&mut client, &mut mail, 20).await?;
+    client.log_out().await;
+    scenario.protect(&["ann"]).await?;
+    settle_with_continuity(&scenario).await?;
+    for place in ["uids.built", "uids.aside"] {
+        moved_while_rebuilt(&scenario, &mut mail, place).await?;
+    }
+    // As planned, as soon as the user is home.
+    for _ in 0..2 * times(10) {
+        scenario.stack.command(&["switchover", "ann", "--wait"]).await?.expect(0)?;
+        work_there_and_come_home(&scenario, &mut mail).await?;
+    }
+    settle_with_continuity(&scenario).await
 }
 
 /// A mail program with a cache that it keeps by QRESYNC, written in Python.

@@ -96,3 +96,20 @@ async fn a_slash_within_a_name_is_kept_apart_from_levels() -> Result<()> {
     }
     scenario.stack.command(&["mailbox", "verify", "ann"]).await?.expect(0).map(drop)
 }
+
+/// A level of which the mirror knows nothing more is in the way of nobody.
+#[tokio::test]
+async fn a_folder_takes_the_name_of_a_level_that_held_nothing() -> Result<()> {
+    let mut scenario = Scenario::apart(USERS).await?;
+    let (mut ann, mut mail) = (scenario.log_in("ann").await?, Mail::from_seed(77));
+    ann.create("Level/").await?;
+    fill(&mut ann, &mut mail, &["Folder"]).await?;
+    scenario.protect(USERS).await?;
+    scenario.settle_and_compare(USERS).await?;
+    // Both in one look.
+    scenario.stack.kill_role("source")?;
+    ann.delete("Level").await?;
+    ann.rename("Folder", "Level").await?;
+    scenario.stack.start().await?;
+    scenario.settle_and_compare(USERS).await
+}

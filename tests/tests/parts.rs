@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use rand::{RngCore, SeedableRng, rngs::StdRng};
+use serde_json::Value;
 use understudy_tests::mail::Mail;
 use understudy_tests::scenario::Scenario;
 use understudy_tests::wait;
@@ -57,7 +58,26 @@ async fn an_attachment_crosses_the_link_once() -> Result<()> {
     assert!(crossed < FILE_BYTES as u64 / 4, "{crossed} bytes crossed");
     let shown = scenario.stack.command(&["mailbox", "show", "ann"]).await?;
     assert!(shown.stdout.contains("were there already"), "{}", shown.stdout);
+
+    // What it came to is shown by kind, of each mailbox and of the link: four times the file, of which one crossed.
+    let status = scenario.stack.json(&["status"]).await?;
+    let mut mailboxes = Vec::new();
+    for user in USERS {
+        mailboxes.push(kinds(&scenario.show(user).await?["traffic"]));
+    }
+    let link = kinds(&status["traffic"]);
+    let sum = |kind: usize| mailboxes.iter().map(|kinds| kinds[kind]).sum::<u64>();
+    assert_eq!(link, [sum(0), sum(1), sum(2), sum(3)], "the link, and its mailboxes {mailboxes:?}");
+    let [messages, new, deduplicated, compressed] = link;
+    let file = FILE_BYTES as u64;
+    assert!(new >= file && new < file * 5 / 4 && deduplicated >= 3 * file && compressed >= file / 4, "{link:?}");
+    assert_eq!(messages, new + deduplicated + compressed);
     Ok(())
+}
+
+fn kinds(traffic: &Value) -> [u64; 4] {
+    ["message_bytes", "new_bytes", "deduplicated_bytes", "compressed_bytes"]
+        .map(|kind| traffic[kind].as_u64().unwrap_or_default())
 }
 
 /// Until the recovery site has cleared away what the message of this user brought. Others in the mailbox stay.

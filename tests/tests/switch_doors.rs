@@ -1,6 +1,7 @@
 //! A change of side as users and senders meet it: through a stock Dovecot proxy and a stock Postfix, under load.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use understudy_tests::client::Client;
-use understudy_tests::dovecot::{Dovecot, PASSWORD};
+use understudy_tests::dovecot::{Dovecot, Options, PASSWORD};
 use understudy_tests::front_door::{DOMAIN, DovecotProxy, Plan, Postfix, deliver};
 use understudy_tests::scenario::{self, PRIMARY, STANDBY};
 use understudy_tests::stack::Stack;
@@ -20,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// The longest a user's mail program may be without an answer in a planned change of side; the goal for the slowest hundredth
 /// is 1.5 s on an idle machine.
 const LONGEST_GAP: Duration = Duration::from_secs(8);
+
+/// Where mail servers see the front door come from.
+const DOOR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 79);
 
 struct Site {
     primary: Dovecot,
@@ -33,7 +37,12 @@ struct Site {
 impl Site {
     /// With a Postfix that tries deferred mail again after this time, or when Understudy asks it to.
     async fn start(users: &[&str], retries_after: &str) -> Result<Self> {
-        let primary = Dovecot::start(scenario::primary(users).managed())?;
+        Self::start_with(scenario::primary(users).managed(), users, retries_after, "").await
+    }
+
+    /// The same with another primary, and `users` of this policy.
+    async fn start_with(primary: Options, users: &[&str], retries_after: &str, policy: &str) -> Result<Self> {
+        let primary = Dovecot::start(primary)?;
         let standby = Dovecot::start(scenario::standby(users).managed())?;
         let plan = Plan::new()?;
         let servers = [("primary", &primary), ("standby", &standby)];
@@ -41,8 +50,12 @@ impl Site {
         let exchanger = format!("[routes]\nmail_exchangers = [\"smtp://{}\"]\n", plan.smtp);
         let configuration = plan.configuration().replacen("[routes]\n", &exchanger, 1);
         let stack = Stack::up_in(&plan.stack_dir()?, &listen, &servers, &configuration).await?;
+        if !policy.is_empty() {
+            stack.command(&["policy", "set", "gold", policy, "threshold_seconds=5"]).await?.expect(0)?;
+        }
         let protect = [&["mailbox", "protect"], users, &["--primary", PRIMARY, "--standby", STANDBY]].concat();
-        stack.command(&protect).await?.expect(0)?;
+        let policy: &[&str] = if policy.is_empty() { &[] } else { &["--policy", "gold"] };
+        stack.command(&[protect.as_slice(), policy].concat()).await?.expect(0)?;
         stack.command(&["mailbox", "wait", "--all", "--timeout", "60s"]).await?.expect(0)?;
         for user in users {
             wait::until("it is mirrored", PATIENCE, async || {
@@ -50,7 +63,8 @@ impl Site {
             })
             .await?;
         }
-        let (proxy, postfix) = (DovecotProxy::start(&plan)?, Postfix::start_that_retries(&plan, retries_after)?);
+        let (proxy, postfix) =
+            (DovecotProxy::start_from(&plan, DOOR)?, Postfix::start_that_retries(&plan, retries_after)?);
         Ok(Self { primary, standby, stack, proxy, postfix, _plan: plan })
     }
 
@@ -109,7 +123,10 @@ async fn work(door: std::net::SocketAddr, user: &str, stop: Arc<AtomicBool>) -> 
 
 /// How often each subject is in a folder.
 async fn subjects(server: &Dovecot, user: &str, folder: &str) -> Result<BTreeMap<String, usize>> {
-    let mut client = Client::log_in(server.imap_address(), user, PASSWORD).await?;
+    subjects_of(Client::log_in(server.imap_address(), user, PASSWORD).await?, folder).await
+}
+
+async fn subjects_of(mut client: Client, folder: &str) -> Result<BTreeMap<String, usize>> {
     let mut found = BTreeMap::new();
     if client.uids(folder).await?.is_empty() {
         return Ok(found);
@@ -191,6 +208,10 @@ async fn mail_that_arrives_during_changes_of_side_is_delivered_once_and_users_se
 async fn mail_that_a_dead_primary_deferred_comes_at_once_when_its_user_has_moved() -> Result<()> {
     let mut site = Site::start(&["ann"], "1h").await?;
     let (mta, ann) = (site.postfix.smtp_address(), format!("ann@{DOMAIN}"));
+    let looked: Value = serde_json::from_str(&site.stack.command(&["preflight", "--json"]).await?.stdout)?;
+    let exchanger = |one: &&Value| one["name"].as_str().is_some_and(|name| name.starts_with("exchanger "));
+    let found: Vec<&Value> = looked.as_array().into_iter().flatten().filter(exchanger).collect();
+    ensure!(found.len() == 1 && found[0]["level"] == "ok", "preflight says of the exchanger: {found:?}");
     // Postfix learns that there is such a user while somebody can say so.
     deliver(mta, &ann, "before").await?;
     wait::until("the first mail is mirrored", PATIENCE, async || {
@@ -218,4 +239,77 @@ async fn mail_that_a_dead_primary_deferred_comes_at_once_when_its_user_has_moved
         "{run:#}"
     );
     Ok(())
+}
+
+/// Mail that keeps coming while a primary dies and is left, by a person or by itself, and while it comes back: once, for each.
+async fn through_a_death(by_itself: bool) -> Result<()> {
+    // Users get in through the front door only, so that it may be left by itself; the master may write, for the way home.
+    let primary = Options::new(PRIMARY).users(["ann", "canary"]).without_fsync().without_way_home();
+    let primary = primary.users_only_from(DOOR).canary("canary");
+    let policy = if by_itself { "switchover=on" } else { "" };
+    let mut site = Site::start_with(primary, &["ann"], "5s", policy).await?;
+    if by_itself {
+        wait::until("the fence was seen to hold", PATIENCE, async || {
+            Ok(site.stack.json(&["server", "health", PRIMARY]).await?["fence"]["state"] == "holds")
+        })
+        .await?;
+    }
+    let (mta, ann) = (site.postfix.smtp_address(), format!("ann@{DOMAIN}"));
+    deliver(mta, &ann, "before").await?;
+    let in_inbox = async |site: &Site| -> Result<BTreeMap<String, usize>> {
+        let door = Client::log_in(site.proxy.imap_address(), "ann", PASSWORD).await;
+        let Ok(client) = door else { return Ok(BTreeMap::new()) };
+        // A session that is cut says nothing.
+        Ok(subjects_of(client, "INBOX").await.unwrap_or_default())
+    };
+    wait::until("the first mail is there", PATIENCE, async || Ok(in_inbox(&site).await?.contains_key("before")))
+        .await?;
+    let (goal, sent) = (40 * u32::try_from(times(25))?, Arc::new(AtomicU32::new(0)));
+    let sending = tokio::spawn({
+        let sent = sent.clone();
+        async move {
+            for number in 0..goal {
+                deliver(mta, &ann, &format!("mail-{number:04}")).await?;
+                sent.store(number + 1, Ordering::Relaxed);
+            }
+            anyhow::Ok(())
+        }
+    });
+    wait::until("mail comes", PATIENCE, async || Ok(sent.load(Ordering::Relaxed) > goal / 4)).await?;
+    site.primary.kill()?;
+    if !by_itself {
+        site.stack.command(&["switchover", "ann", "--mode", "emergency", "--yes", "--wait"]).await?.expect(0)?;
+    }
+    wait::until("ann is on the standby", PATIENCE, async || {
+        Ok(site.stack.json(&["mailbox", "show", "ann"]).await?["state"] == "on_standby")
+    })
+    .await?;
+    sending.await??;
+    site.primary.start_again()?;
+    let mut found = BTreeMap::new();
+    let all_there = wait::until("all mail is there", PATIENCE, async || {
+        found = in_inbox(&site).await?;
+        Ok((0..goal).all(|number| found.contains_key(&format!("mail-{number:04}"))))
+    });
+    all_there.await.with_context(|| format!("{} of {goal} are there", found.len()))?;
+    wait::until("ann is at home", PATIENCE, async || {
+        let answer = site.stack.command(&["switchback", "ann", "--wait"]).await?;
+        Ok(answer.code == 0)
+    })
+    .await?;
+    let is_once = |inbox: &BTreeMap<String, usize>| (0..goal).all(|n| inbox.get(&format!("mail-{n:04}")) == Some(&1));
+    let home = in_inbox(&site).await?;
+    ensure!(is_once(&home), "at home: {home:?}");
+    site.stack.command(&["mailbox", "wait", "ann", "--timeout", "60s"]).await?.expect(0)?;
+    // A folder that is just being rebuilt there may go away while it is read.
+    wait::until("the standby has each once", PATIENCE, async || {
+        Ok(subjects(&site.standby, "ann", "INBOX").await.is_ok_and(|inbox| is_once(&inbox)))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn mail_that_comes_while_a_primary_dies_is_delivered_once() -> Result<()> {
+    through_a_death(true).await?;
+    if times(2) > 1 { through_a_death(false).await } else { Ok(()) }
 }

@@ -8,6 +8,7 @@ use understudy_tests::client::{Client, Snapshot};
 use understudy_tests::compare::compare;
 use understudy_tests::dovecot::{Dovecot, Format};
 use understudy_tests::failpoint::{Action, SWITCH};
+use understudy_tests::front_door::hand_over;
 use understudy_tests::mail::Mail;
 use understudy_tests::proxy::{Mode, Proxy};
 use understudy_tests::scenario::{self, PRIMARY, Scenario};
@@ -432,6 +433,80 @@ async fn refilled(format: Format) -> Result<()> {
     assert_eq!(seen.folders["INBOX"].messages.len(), worked.folders["INBOX"].messages.len() + 1);
     assert_eq!(seen.folders.len(), worked.folders.len());
     Ok(())
+}
+
+/// The primary numbers everything anew while its user is away.
+#[tokio::test]
+async fn a_primary_whose_uidvalidity_changed_meanwhile_is_reconciled() -> Result<()> {
+    let (scenario, mut mail) = mirrored(&["ann"], 20).await?;
+    switch(&scenario, &["switchover", "ann"]).await?;
+    let mut ann = scenario.log_in_to_standby("ann").await?;
+    ann.append("INBOX", &["$Away"], None, &mail.any()).await?;
+    ann.select("INBOX").await?;
+    ann.store("1", "+FLAGS (\\Flagged)").await?;
+    ann.expunge("2").await?;
+    ann.log_out().await;
+    let worked = snapshot_of(&scenario.standby, "ann").await?;
+    for folder in ["INBOX", "Work"] {
+        scenario.primary.doveadm(&["mailbox", "update", "-u", "ann", "--uid-validity", "1455555555", folder])?;
+    }
+    let home = switch(&scenario, &["switchback", "ann"]).await?;
+    assert_eq!(home["outcome"], "done", "{home:#}");
+    assert_same_but_for_order(&scenario, "ann").await?;
+    let seen = snapshot_of(&scenario.primary, "ann").await?;
+    // What the user removed may be kept, since who renumbered a folder tells of no removals; nothing is there twice.
+    let (inbox, before) = (&seen.folders["INBOX"].messages, &worked.folders["INBOX"].messages);
+    let count = |digest| inbox.iter().filter(|message| message.digest == digest).count();
+    ensure!(before.iter().all(|message| count(message.digest) == 1), "{inbox:?}");
+    ensure!(inbox.len() <= before.len() + 1 && seen.folders.len() == worked.folders.len(), "{inbox:?}");
+    scenario.settle().await
+}
+
+/// A mail whose delivery to the dying primary nobody heard of is delivered again, to the standby: its user has it once, there and at home.
+#[tokio::test]
+async fn a_mail_that_was_delivered_to_both_sides_stays_once() -> Result<()> {
+    let (scenario, _) = mirrored_in(Scenario::apart(&["ann"]).await?, &["ann"], 5).await?;
+    scenario.stack.link()?.set(Mode::Cut);
+    // As a mail exchanger queued it; each server writes its own lines above.
+    let queued = |number: u32| {
+        format!(
+            "Received: from a.example (a.example [192.0.2.1])\r\n\tby mx.example.org (Postfix) with ESMTP id 4X{number}\r\n\tfor <ann@example.org>; Sun, 22 Nov 2026 20:00:00 +0000\r\nSubject: mail-{number}\r\n\r\nText.\r\n"
+        )
+    };
+    for number in [1, 2] {
+        hand_over(scenario.primary.lmtp_address(), "ann", &queued(number)).await?;
+    }
+    let moved = switch(&scenario, &["switchover", "ann", "--mode", "emergency", "--yes"]).await?;
+    assert_eq!(moved["outcome"], "done", "{moved:#}");
+    for number in [2, 3] {
+        hand_over(scenario.standby.lmtp_address(), "ann", &queued(number)).await?;
+    }
+    scenario.stack.link()?.set(Mode::Pass);
+    let subjects = async |server: &Dovecot| -> Result<Vec<usize>> {
+        let mut client = Client::log_in(server.imap_address(), "ann", understudy_tests::dovecot::PASSWORD).await?;
+        client.select("INBOX").await?;
+        let mut found = Vec::new();
+        for number in 1..=3 {
+            let said = client.command(&format!("UID SEARCH HEADER Subject mail-{number}")).await?;
+            let numbers = said.iter().filter(|row| row.get(1).is_some_and(|name| name.is("SEARCH")));
+            found.push(numbers.map(|row| row.len() - 2).sum());
+        }
+        Ok(found)
+    };
+    wait::until("stranded mail is on the standby", PATIENCE, async || Ok(subjects(&scenario.standby).await?[0] == 1))
+        .await?;
+    ensure!(
+        subjects(&scenario.standby).await? == [1, 1, 1],
+        "on the standby: {:?}",
+        subjects(&scenario.standby).await?
+    );
+    let home = switch(&scenario, &["switchback", "ann"]).await?;
+    assert_eq!(home["outcome"], "done", "{home:#}");
+    for server in [&scenario.primary, &scenario.standby] {
+        let found = subjects(server).await?;
+        ensure!(found == [1, 1, 1], "{} has {found:?}", server.name());
+    }
+    assert_same_but_for_order(&scenario, "ann").await
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
 use understudy_tests::failpoint::Action;
 use understudy_tests::mail::Mail;
 use understudy_tests::scenario::{self, PRIMARY, STANDBY, Scenario};
@@ -80,7 +82,10 @@ async fn each_of_many_in_an_emergency_gets_what_is_right_for_it() -> Result<()> 
         fill(&mut scenario.log_in(user).await?, &mut mail, 12).await?;
     }
     let stack = &scenario.stack;
-    stack.command(&["policy", "set", "strict", "brake.share=0.1", "brake.messages=3"]).await?.expect(0)?;
+    stack
+        .command(&["policy", "set", "strict", "brake.share=0.1", "brake.messages=3", "priority=1"])
+        .await?
+        .expect(0)?;
     let protect = |users: &[&'static str], more: &[&'static str]| {
         [&["mailbox", "protect"], users, &["--primary", PRIMARY, "--standby", STANDBY], more].concat()
     };
@@ -136,6 +141,12 @@ async fn each_of_many_in_an_emergency_gets_what_is_right_for_it() -> Result<()> 
     ensure!(steps(&run, "ghost").iter().all(|(name, _)| name == "check"), "{:?}", steps(&run, "ghost"));
     let ghost = scenario.stack.json(&["mailbox", "show", "ghost"]).await?;
     ensure!(ghost["active_side"] == "primary" && ghost["epoch"] == 1, "{ghost:#}");
+    let first = &run["result"]["mailboxes"][0]["address"];
+    ensure!(first == "braked", "{first} is moved before who has priority");
+    // Nobody knows what a primary that does not answer has: no loss cannot be promised.
+    let no_loss = ["switchover", "other", "--mode", "emergency", "--max-loss", "0", "--yes", "--wait"];
+    let said = scenario.stack.command(&no_loss).await?.expect(1)?.stderr;
+    ensure!(said.contains("more than the 0 allowed") && said.contains("--max-loss"), "{said}");
     shows(&scenario.stack, "other", "mirroring", "primary", 1).await?;
     let there = scenario.log_in_to_standby("left").await?.snapshot().await?;
     let digest = blake3::hash(&message);
@@ -173,4 +184,64 @@ async fn a_group_that_moves_together_goes_on_after_an_abort() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Every step that the run shows has come to its end; gives what came of those of this name.
+fn ends_of(run: &Value, name: &str) -> Result<Vec<String>> {
+    let steps: Vec<&Value> = run["steps"].as_array().into_iter().flatten().collect();
+    ensure!(steps.iter().all(|step| step["ended_at"].is_string()), "a step is still open: {run:#}");
+    let named = steps.into_iter().filter(|step| step["name"] == name);
+    Ok(named.map(|step| step["outcome"].as_str().unwrap_or_default().to_owned()).collect())
+}
+
+/// A group that somebody cancels stays where it is; one that the database drops in the middle goes on, each by itself. Both are told to
+/// the end.
+#[tokio::test]
+async fn a_group_that_is_cancelled_or_dropped_in_the_middle_leaves_nobody_in_between() -> Result<()> {
+    let users = ["amy", "ann", "ben", "bob"];
+    let mut scenario = Scenario::between(scenario::primary(&users), scenario::standby(&users).managed()).await?;
+    scenario.primary.kill()?;
+    scenario.protect(&users).await?;
+    let failpoints = scenario.stack.failpoints();
+    failpoints.arm("switch.held", 1, Action::Pause)?;
+    let run = begin(&scenario.stack, &users).await?;
+    failpoints.reached().await?;
+    scenario.stack.command(&["run", "cancel", &run]).await?.expect(0)?;
+    failpoints.let_go()?;
+    let run = ended(&scenario.stack, &run).await?;
+    ensure!(run["state"] == "cancelled", "{run:#}");
+    ensure!(ends_of(&run, "hold")? == ["cancelled"; 4] && ends_of(&run, "flip")?.is_empty(), "{run:#}");
+    for user in users {
+        let shown = scenario.stack.json(&["mailbox", "show", user]).await?;
+        let stays = shown["active_side"] == "primary" && shown["epoch"] == 1 && shown["state"] != "switching_over";
+        ensure!(stays && outcomes(&run)[user]["outcome"] == "cancelled", "{shown:#}");
+    }
+
+    failpoints.arm("switch.cut", 1, Action::Pause)?;
+    let run = begin(&scenario.stack, &users).await?;
+    failpoints.reached().await?;
+    let dropped = sqlx::query_scalar::<_, bool>(
+        "select pg_terminate_backend(a.pid) from pg_stat_activity a join pg_locks l using (pid)
+         where l.relation = 'route'::regclass and l.mode = 'RowShareLock' and a.state = 'idle in transaction'",
+    );
+    let dropped = dropped.fetch_all(&database(&scenario.stack)?).await?;
+    ensure!(dropped == [true], "the routes are locked by {} sessions", dropped.len());
+    failpoints.let_go()?;
+    let run = ended(&scenario.stack, &run).await?;
+    ensure!(run["state"] == "done", "{run:#}");
+    let holds = ends_of(&run, "hold")?;
+    let alone = holds.iter().filter(|outcome| outcome.contains("each goes on by itself")).count();
+    ensure!(alone == users.len() && holds.len() == 2 * users.len(), "{holds:?}");
+    for user in users {
+        is_moved(&run, user)?;
+        shows(&scenario.stack, user, "on_standby", "standby", 2).await?;
+    }
+    Ok(())
+}
+
+/// A superuser's way to the database of a running stack.
+fn database(stack: &Stack) -> Result<PgPool> {
+    let password = std::fs::read_to_string(stack.data_dir().join("postgres/password"))?;
+    let options = PgConnectOptions::new_without_pgpass().socket(stack.data_dir().join("run")).username("understudy");
+    Ok(PgPool::connect_lazy_with(options.password(password.trim()).database("understudy")))
 }

@@ -1,5 +1,5 @@
 // What people are told and what protection costs: words changed and tried, prices set, usage exported, a month ready to print.
-import { accessible, ask, expect, fits, signIn, test } from "./rig";
+import { accessible, ask, expect, fits, picture, signIn, test } from "./rig";
 
 test("prices are set, usage is exported, and a month can be printed", async ({ page, request }) => {
   await signIn(page);
@@ -30,6 +30,7 @@ test("prices are set, usage is exported, and a month can be printed", async ({ p
   await expect(page.getByRole("heading", { name: `Invoice ${month}` })).toBeVisible();
   await expect(page.getByText("by the day")).toBeVisible();
   await accessible(page);
+  await picture(page, "invoice");
   await page.emulateMedia({ media: "print" });
   await expect(page.getByRole("navigation", { name: "Breadcrumb" })).toBeHidden();
   await expect(page.getByRole("button", { name: "Print" })).toBeHidden();
@@ -48,7 +49,10 @@ test("words are tried before they are kept, and go back to those built in", asyn
   await expect(page.getByRole("textbox", { name: "Subject" })).toHaveAttribute("aria-invalid", "true");
   await page.getByRole("textbox", { name: "Subject" }).fill("{{ address }} has moved");
   await page.getByRole("button", { name: "Preview" }).click();
-  await expect(page.getByRole("region", { name: "Preview" })).toContainText("ana@example.org has moved");
+  const preview = page.getByRole("region", { name: "Preview" });
+  await expect(preview).toContainText("ana@example.org has moved");
+  await preview.getByText("HTML").click();
+  await expect(preview).toContainText("<html lang=\"en\">");
   await accessible(page);
   await page.getByRole("button", { name: "Keep these words" }).click();
   await expect(page.getByText("your own words")).toBeVisible();

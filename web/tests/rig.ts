@@ -58,6 +58,13 @@ export async function fits(page: Page): Promise<void> {
   await expect.poll(wider).toBeLessThanOrEqual(0);
 }
 
+/** A picture of the whole screen, for the documentation: UNDERSTUDY_PICTURES=1 takes them over into docs/pictures. */
+export async function picture(page: Page, name: string): Promise<void> {
+  await page.evaluate(() => window.scrollTo(0, 0));
+  const folder = process.env.UNDERSTUDY_PICTURES ? "../docs/pictures" : "../target/web/pictures";
+  await page.screenshot({ path: `${folder}/${name}.png`, animations: "disabled", fullPage: true });
+}
+
 /** The API, for what a test needs and no screen is about. */
 export async function ask(request: APIRequestContext, method: string, path: string, data?: unknown): Promise<any> {
   const answer = await request.fetch(`${env("UNDERSTUDY_URL")}${path}`, {

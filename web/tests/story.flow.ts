@@ -1,6 +1,6 @@
 // The story of an administrator who has never seen Understudy: from the first look to users moved and brought home. Each screen
 // is looked at as it is met, in light and dark.
-import { accessible, append, ask, env, expect, fits, imap, signIn, test, Way } from "./rig";
+import { accessible, append, ask, env, expect, fits, imap, picture, signIn, test, Way } from "./rig";
 
 test.describe.configure({ mode: "serial" });
 /** What the first screen takes over the network, compressed. */
@@ -78,7 +78,17 @@ test("mailboxes are protected: typed, from a table, and as the server names them
   await page.getByRole("link", { name: "Protect mailboxes" }).last().click();
   await page.getByLabel("Addresses").fill(`${ana}\nbob@example.org, nobody@example.org`);
   await expect(page.getByText("3 mailboxes of mail-a are mirrored to dr-1")).toBeVisible();
+  // How much that is, before anything is done: two can be looked at, one is not there.
+  const plan = { currency: "EUR", mailboxes: [{ price: "2.50" }] };
+  await ask(request, "PUT", "/api/v1/prices", { plan });
+  await page.getByRole("button", { name: "Estimate size, time and price" }).click();
+  const estimate = page.getByRole("region", { name: "Estimate" });
+  await expect(estimate).toContainText("from 2 that were looked at", { timeout: 50_000 });
+  await expect(estimate).toContainText("in 90 messages");
+  await expect(estimate).toContainText("7.50 EUR more each whole month");
+  await expect(estimate).toContainText("nobody@example.org");
   await accessible(page);
+  await picture(page, "protect");
   await page.getByRole("button", { name: "Protect 3 mailboxes" }).click();
   await expect(page.getByText("3 mailboxes are protected now.")).toBeVisible();
   await expect(page.getByRole("listitem").filter({ hasText: ana })).toContainText("mirroring");
@@ -102,6 +112,12 @@ test("mailboxes are protected: typed, from a table, and as the server names them
   await page.getByLabel("Primary", { exact: true }).selectOption("mail-b");
   await page.getByRole("button", { name: "Ask mail-b for its users" }).click();
   await expect(page.getByText("5 mailboxes, 0 protected already")).toBeVisible();
+  await page.getByText("By a rule").click();
+  await page.getByRole("textbox", { name: "Rule" }).fill("*@example.org\n!?o*");
+  await page.getByRole("button", { name: "Choose whom it means: 3" }).click();
+  await expect(page.getByText("3 mailboxes chosen")).toBeVisible();
+  await accessible(page);
+  await page.getByRole("button", { name: "Choose none" }).click();
   await page.getByLabel("eve@example.org").check();
   await accessible(page);
   await expect(page.getByRole("button", { name: "Protect 1 mailbox" })).toBeEnabled();
@@ -122,6 +138,7 @@ test("the overview says how things are and what needs a person", async ({ page }
   await expect(page.getByRole("img", { name: /^Throughput: now/ })).toBeVisible();
   await expect(page.getByRole("img", { name: /^Lag: now/ })).toBeVisible();
   await accessible(page);
+  await picture(page, "overview");
   await page.setViewportSize({ width: 390, height: 844 });
   await fits(page);
   await accessible(page);
@@ -216,6 +233,39 @@ test("a mailbox shows its pipeline live, its history and its differences", async
   await expect(page.getByRole("definition").filter({ hasText: "board" })).toBeVisible();
 });
 
+test("a mailbox shows its folders on both sides, its transactions, and where its user is told", async ({ page, request }) => {
+  await signIn(page);
+  await page.goto(`/mailboxes/${encodeURIComponent(ana)}?primary=mail-a`);
+  await expect(page.getByText("Nothing waits")).toBeVisible();
+  // Both sides, folder by folder; a name made to be run stays text.
+  const script = "<img src=x onerror=alert(1)>";
+  await imap("PRIMARY", ana, [`CREATE "${script}"`]);
+  // New folders are found by the next look at all of them, which this asks for.
+  await ask(request, "POST", `/api/v1/mailboxes/${ana}/barrier`, {});
+  await page.getByRole("tab", { name: "Transactions" }).click();
+  const journal = page.getByRole("region", { name: "Transactions, newest first" });
+  await expect(journal).toContainText("1 folder created", { timeout: 50_000 });
+  await expect(journal).toContainText("(first copy)");
+  await expect(journal.getByRole("row").filter({ hasText: "1 message added" }).first()).toBeVisible();
+  await accessible(page);
+  await page.getByRole("tab", { name: "Folders" }).click();
+  const folders = page.getByRole("region", { name: "Folders of both sides" });
+  await expect(folders.getByRole("row").filter({ hasText: script })).toBeVisible({ timeout: 50_000 });
+  await expect(page.locator('img[src="x"]')).toHaveCount(0);
+  await expect(folders.getByRole("row").filter({ hasText: "INBOX" }).getByRole("cell", { name: "31", exact: true })).toHaveCount(2);
+  await accessible(page);
+  await picture(page, "mailbox");
+  await page.setViewportSize({ width: 390, height: 844 });
+  await fits(page);
+  await page.setViewportSize({ width: 1280, height: 860 });
+  await page.getByRole("button", { name: "More" }).click();
+  await page.getByRole("menuitem", { name: "Where the user is told" }).click();
+  await page.getByLabel("Alternate address").fill("ana@example.net");
+  await accessible(page);
+  await page.getByRole("dialog").getByRole("button", { name: "Save" }).click();
+  await expect(page.getByRole("dialog")).toHaveCount(0);
+});
+
 test("a repair makes the sides equal again", async ({ page }) => {
   await signIn(page);
   await page.goto(`/mailboxes/${encodeURIComponent(ana)}?primary=mail-a&tab=verify`);
@@ -232,7 +282,11 @@ test("users are moved to the standby and brought home", async ({ page }) => {
   await page.getByRole("link", { name: "Switch over…" }).click();
   await expect(page.getByRole("heading", { name: "Switchover" })).toBeVisible();
   await expect(page.getByText("1 mailbox will work on dr-1")).toBeVisible();
+  await page.getByText("What they read").click();
+  await expect(page.getByRole("region", { name: "Before" })).toContainText("Your mailbox is being moved");
+  await expect(page.getByRole("region", { name: "After" })).toContainText("Nothing was lost");
   await accessible(page);
+  await picture(page, "switchover");
   await page.getByLabel("Emergency").check();
   await expect(page.getByText("Type 1 to go on")).toBeVisible();
   await expect(page.getByRole("button", { name: /Switch over 1 mailbox now/ })).toBeDisabled();
@@ -245,6 +299,7 @@ test("users are moved to the standby and brought home", async ({ page }) => {
   await page.getByRole("button", { name: "Switch over 1 mailbox" }).click();
   await expect(page.getByText("1 mailbox moved")).toBeVisible({ timeout: 50_000 });
   await expect(page.getByRole("region", { name: "Steps" })).toContainText("Flip");
+  await picture(page, "run-phone");
   await fits(page);
   await accessible(page);
   await page.setViewportSize({ width: 1280, height: 860 });
@@ -261,6 +316,18 @@ test("users are moved to the standby and brought home", async ({ page }) => {
   await page.getByRole("button", { name: "Switch back 1 mailbox" }).click();
   await expect(page.getByText("1 mailbox moved")).toBeVisible({ timeout: 50_000 });
   expect(await imap("PRIMARY", ana, ["SELECT INBOX", 'SEARCH SUBJECT "written while away"'])).toMatch(/\* SEARCH \d+/);
+});
+
+test("users are told ahead of a switchover that is to come", async ({ page }) => {
+  await signIn(page);
+  await page.goto("/switchover?server=mail-a");
+  await expect(page.getByText(/will work on dr-1/)).toBeVisible();
+  await page.getByText("Tell them ahead").click();
+  await page.getByLabel("When it will begin").fill("Saturday, 22:00");
+  await expect(page.getByRole("region", { name: "Ahead" })).toContainText("moves to the standby server");
+  await page.getByRole("button", { name: "Tell them" }).click();
+  await expect(page.getByText(/^The users of \d mailboxes are being told\.$/)).toBeVisible();
+  await accessible(page);
 });
 
 test("a mailbox held by the brake is shown with what is at stake, and let go", async ({ page, request }) => {

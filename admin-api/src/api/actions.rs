@@ -41,6 +41,7 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
 /// Why; for the record.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"reason": "The server is being renewed."}))]
 pub(crate) struct Because {
     #[serde(default)]
     pub(crate) reason: String,
@@ -49,6 +50,7 @@ pub(crate) struct Because {
 /// How to compare.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"deep": true}))]
 pub(crate) struct Verify {
     /// Read every message on both sides, not only what servers say of them.
     #[serde(default)]
@@ -63,6 +65,7 @@ pub(crate) struct Verify {
 /// How long to wait.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"timeout_seconds": 60}))]
 pub(crate) struct Barrier {
     #[serde(default = "default_barrier_seconds")]
     timeout_seconds: u32,
@@ -73,6 +76,7 @@ pub(crate) struct Barrier {
 /// Some mailboxes by address, or all.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"addresses": ["ana@example.org", "ben@example.org"], "timeout_seconds": 60}))]
 pub(crate) struct Barriers {
     #[serde(default)]
     addresses: Option<Vec<String>>,
@@ -90,6 +94,7 @@ pub(crate) struct Barriers {
 /// Some mailboxes by address, or all, and how to compare.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"addresses": ["ana@example.org", "ben@example.org"], "deep": true}))]
 pub(crate) struct Verifications {
     #[serde(default)]
     addresses: Option<Vec<String>>,

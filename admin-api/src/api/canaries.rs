@@ -61,6 +61,7 @@ struct Late {
 /// At which pace, and how long each message may take.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"every_seconds": 60, "within_seconds": 30}))]
 pub(crate) struct CanaryChange {
     /// 60 unless said otherwise.
     #[serde(default = "usual")]

@@ -128,6 +128,7 @@ async fn health(
 /// What a witness saw.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"observer": "front-door-1", "up": false, "seconds": 2.5, "reason": "no greeting within two seconds"}))]
 pub(crate) struct Seen {
     /// How the witness is named; not `recovery` or `source`.
     observer: String,

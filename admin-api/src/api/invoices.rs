@@ -91,6 +91,7 @@ pub(crate) struct InvoiceLine {
 /// Something a closed month had wrong.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"amount": "-2.50", "reason": "agreed on the telephone", "address": "ana@example.org"}))]
 pub(crate) struct NewCorrection {
     /// In the currency of the closed month; less than nothing is given back.
     #[schema(example = "-2.50")]
@@ -211,6 +212,7 @@ async fn close(State(api): State<Api>, caller: Caller, Name(month): Name) -> Res
         closed_at: now,
     };
     billing::close(&mut db, caller.tenant, &closing).await?;
+    books::note(&mut db, caller.tenant, &caller.name, month.whole()).await?;
     let book = books::book(&mut db, caller.tenant, month.whole()).await?;
     db.commit().await?;
     Ok(Json(Invoice::of(book, now.date_naive())))

@@ -211,6 +211,7 @@ pub(crate) struct LinkInvitations {
 /// A token to make.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(example = json!({"name": "site-a", "urls": ["https://dr.example.org:8443"], "seconds": 600}))]
 pub(crate) struct NewInvitation {
     /// Where the source site reaches the recovery gateway, the best first; where it listens, when left out.
     urls: Vec<String>,
@@ -236,6 +237,7 @@ pub(crate) struct CreatedInvitation {
 /// New limits; what is left out stays as it is.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"wire": "mon-fri 08:00-18:00: 2 MB/s, else unlimited", "seeding": "22:00-06:00: unlimited, else off"}))]
 pub(crate) struct NewLimits {
     #[serde(default)]
     wire: Option<String>,

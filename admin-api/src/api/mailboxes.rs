@@ -265,6 +265,7 @@ impl From<mailbox::Mailbox> for Mailbox {
 /// How a mailbox is to be treated from now on; what is left out stays.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"group": "board"}))]
 pub(crate) struct MailboxChange {
     #[serde(default)]
     policy: Option<String>,

@@ -85,6 +85,7 @@ struct OwnSession {
 /// Another password.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"current": "correct horse battery", "new": "staple of a different kind"}))]
 pub(crate) struct NewPassword {
     #[schema(value_type = String)]
     current: SecretString,
@@ -95,6 +96,7 @@ pub(crate) struct NewPassword {
 /// One's password, to show that it is oneself.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"password": "correct horse battery"}))]
 pub(crate) struct Oneself {
     #[schema(value_type = String)]
     password: SecretString,
@@ -103,6 +105,7 @@ pub(crate) struct Oneself {
 /// What the app shows.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"code": "492039"}))]
 pub(crate) struct Code {
     code: String,
 }

@@ -8,6 +8,7 @@ pub(crate) mod groups;
 pub(crate) mod health;
 pub(crate) mod held;
 pub(crate) mod history;
+pub(crate) mod inside;
 pub(crate) mod invoices;
 pub(crate) mod link;
 pub(crate) mod mailboxes;

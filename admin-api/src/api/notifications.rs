@@ -38,6 +38,7 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
 /// A tenant's wishes about being told.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"administrators": ["ops@example.org"], "notify_users": true, "language": "en", "quiet_from": "22:00:00", "quiet_to": "06:00:00", "utc_offset_minutes": 60, "group_minutes": 15, "per_hour": 20, "muted": ["differences"]}))]
 pub(crate) struct NotificationSettings {
     /// Who is told of faults, stalls, held mailboxes, verdicts and finished runs, besides those the configuration names.
     administrators: Vec<String>,
@@ -83,6 +84,7 @@ pub(crate) struct NotificationTemplate {
 /// A tenant's own words.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"subject": "{{ address }} has moved", "text": "{{ address }} is on {{ standby }} now.", "html": "<p>{{ address }} is on {{ standby }} now.</p>"}))]
 pub(crate) struct NewTemplate {
     subject: String,
     text: String,
@@ -92,6 +94,7 @@ pub(crate) struct NewTemplate {
 /// Words to be filled in with the topic's sample. What is left out is as it would be sent now.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"topic": "switch_done", "language": "en", "subject": "{{ address }} has moved"}))]
 pub(crate) struct PreviewRequest {
     #[schema(example = "switch_done")]
     topic: String,
@@ -176,6 +179,7 @@ pub(crate) struct DeliveryFilter {
 /// A switchover to be told ahead, to the users of the mailboxes selected.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"server": "mail-a", "starts_at": "2026-11-28 22:00", "reason": "The server is being renewed."}))]
 pub(crate) struct Announcement {
     /// The primary whose mailboxes move; all of the tenant, without it and without a group.
     #[serde(default)]
@@ -198,6 +202,7 @@ pub(crate) struct Announced {
 /// Where else a mailbox's user is told.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"alternate": "ana@example.net", "language": "de"}))]
 pub(crate) struct Contact {
     /// An address outside the mailbox.
     #[serde(default)]

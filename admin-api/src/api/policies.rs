@@ -92,7 +92,8 @@ async fn get(State(api): State<Api>, caller: Caller, Name(name): Name) -> Result
 
 /// Writes a policy: the whole document. What it does not say is as in the built-in policy.
 #[utoipa::path(put, path = "/api/v1/policies/{name}", tag = "policies", params(("name" = String, Path)),
-    request_body(content = Object, content_type = "application/json"),
+    request_body(content = Object, content_type = "application/json",
+        example = json!({"switchover": "shadow", "threshold_seconds": 30, "quorum": 2, "brake": {"share": 0.2}})),
     responses((status = 200, body = Policy), (status = 201, body = Policy), (status = 422, body = Problem)))]
 async fn put(
     State(api): State<Api>,

@@ -29,6 +29,9 @@ use crate::{
     state::Api,
 };
 
+/// Mailboxes that an estimate looks at.
+const MEASURED: usize = 20;
+
 pub(crate) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(protect))
 }
@@ -36,6 +39,7 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
 /// Mailboxes to protect, in one of `address`, `addresses`, `items` or `csv`; the rest holds for each that does not say otherwise.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"addresses": ["ana@example.org"], "primary": "mail-a", "standby": "dr-1", "group": "board"}))]
 pub(crate) struct Protect {
     /// What the primary takes as a log-in: one mailbox.
     pub(crate) address: Option<String>,
@@ -47,6 +51,9 @@ pub(crate) struct Protect {
     /// Do not protect, but ask the primary which users it serves: the answer is a run.
     #[serde(default)]
     pub(crate) discover: bool,
+    /// Do not protect, but look how much these users have, at some of them: the answer is a run. Of one primary at a time.
+    #[serde(default)]
+    pub(crate) estimate: bool,
     pub(crate) primary: Option<String>,
     pub(crate) standby: Option<String>,
     /// The log-in on the standby, where it is another; for one mailbox.
@@ -126,7 +133,7 @@ impl From<Refused> for Skipped {
     responses(
         (status = 201, description = "Protected", body = Protected),
         (status = 200, description = "All were protected already", body = Protected),
-        (status = 202, description = "`discover`: a run that lists users", body = runs::Run),
+        (status = 202, description = "`discover`, `estimate`: a run that lists users, or says how much they have", body = runs::Run),
         (status = 409, body = Problem),
         (status = 422, description = "Nothing was changed; `errors` names each that is wrong", body = Problem)))]
 async fn protect(State(api): State<Api>, caller: Caller, Body(request): Body<Protect>) -> Result<Response> {
@@ -153,6 +160,9 @@ async fn protect(State(api): State<Api>, caller: Caller, Body(request): Body<Pro
     }
     let (rows, repeated) = refuse_repeated(rows);
     refused.extend(repeated);
+    if request.estimate {
+        return estimate(&api, &caller, &rows).await;
+    }
 
     let mut transaction = caller.begin(&api, "").await?;
     let new: Vec<NewMailbox> = rows.iter().map(|(_, new)| new.clone()).collect();
@@ -234,13 +244,30 @@ fn overtaken(error: understudy_database::Error) -> ApiError {
     }
 }
 
+/// Looks at some of those that can be protected, spread over the list.
+async fn estimate(api: &Api, caller: &Caller, rows: &[(Candidate, NewMailbox)]) -> Result<Response> {
+    let primary = rows.first().and_then(|(candidate, _)| candidate.row.primary.as_deref());
+    let Some(primary) =
+        primary.filter(|_| rows.iter().all(|(_, new)| new.primary_server_id == rows[0].1.primary_server_id))
+    else {
+        let detail = "an estimate is about mailboxes that can be protected, of one primary";
+        return Err(ApiError::invalid(vec![ProblemItem::at("/estimate", detail)]));
+    };
+    let server = servers::find(api, caller, primary).await?;
+    servers::refuse_foreign(caller, &server)?;
+    let addresses: Vec<&str> =
+        rows.iter().step_by(rows.len().div_ceil(MEASURED)).map(|(_, new)| new.address.as_str()).collect();
+    let request = json!({"addresses": addresses, "mailboxes": rows.len()});
+    Ok(runs::accepted(runs::ask_about_server(api, caller, "estimate", &server, request).await?))
+}
+
 async fn discover(api: &Api, caller: &Caller, request: &Protect) -> Result<Response> {
     let only_listed = request.addresses.is_none() && request.items.is_none() && request.csv.is_none();
     let Some(primary) = request.primary.as_deref().filter(|_| only_listed) else {
         let detail = "`discover` takes the name of a `primary` and no list of mailboxes";
         return Err(ApiError::invalid(vec![ProblemItem::at("/discover", detail)]));
     };
-    let has_options = request.standby.is_some() || request.standby_address.is_some();
+    let has_options = request.estimate || request.standby.is_some() || request.standby_address.is_some();
     if has_options || request.policy.is_some() || request.group.is_some() || request.skip_invalid {
         let detail = "`discover` only lists users; protect them with a second request";
         return Err(ApiError::invalid(vec![ProblemItem::at("/discover", detail)]));

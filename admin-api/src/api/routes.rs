@@ -118,6 +118,7 @@ async fn get(State(api): State<Api>, caller: Caller, Name(login): Name) -> Resul
 /// The further names of a user.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"aliases": ["annie@example.org"]}))]
 pub(crate) struct Aliases {
     /// Log-ins and addresses that mean this mailbox, besides its own. Case does not matter.
     #[schema(example = json!(["annie@example.org"]))]

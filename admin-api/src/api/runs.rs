@@ -43,7 +43,7 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Run {
     run_id: Uuid,
-    /// `barrier`, `verify`, `check`, `discover`, `pause`, `resume`, `release`, `discard`, `switchover` or `switchback`.
+    /// `barrier`, `verify`, `check`, `discover`, `estimate`, `pause`, `resume`, `release`, `discard`, `switchover` or `switchback`.
     kind: String,
     state: RunState,
     /// The mailbox it is about, when it is about one.

@@ -94,6 +94,7 @@ pub(crate) struct Manage {
 /// A server to add.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"name": "mail-c", "role": "primary", "imap": "imaps://mail-c.example.org", "login": {"as": "master", "user": "understudy", "password_file": "/etc/understudy/mail-c.password"}}))]
 pub(crate) struct NewServer {
     name: String,
     role: Role,
@@ -137,6 +138,7 @@ struct Canary {
 /// What to change: members that are given replace the old ones as a whole, null takes away.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"imap": "imaps://mail-a.example.org:993"}))]
 pub(crate) struct ServerChange {
     #[serde(default)]
     imap: Option<String>,
@@ -422,6 +424,7 @@ pub(crate) struct ListParams {
 /// What to try.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"address": "ana@example.org"}))]
 pub(crate) struct CheckRequest {
     /// Log in as this user too.
     #[serde(default)]

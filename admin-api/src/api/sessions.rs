@@ -51,6 +51,7 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
 /// Who wants in.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"name": "ann", "password": "correct horse battery"}))]
 pub(crate) struct LogIn {
     name: String,
     #[schema(value_type = String)]

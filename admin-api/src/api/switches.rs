@@ -47,6 +47,7 @@ pub(crate) enum Mode {
 /// How to move one mailbox to its standby.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(example = json!({"mode": "planned", "reason": "The server is being renewed."}))]
 pub(crate) struct Over {
     mode: Mode,
     /// In an emergency: how many transactions may be lost at most. Any number when it is not given.
@@ -59,6 +60,7 @@ pub(crate) struct Over {
 /// How to bring one mailbox home.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(example = json!({"dry_run": true, "reason": "What would change?"}))]
 pub(crate) struct Home {
     /// Only say what would change.
     dry_run: bool,
@@ -83,6 +85,7 @@ pub(crate) struct Which {
 /// Many mailboxes to move to their standby.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"selector": {"group": "board"}, "mode": "planned", "reason": "The server is being renewed."}))]
 pub(crate) struct Switchovers {
     selector: Which,
     #[serde(default)]
@@ -100,6 +103,7 @@ pub(crate) struct Switchovers {
 /// Many mailboxes to bring home.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"selector": {"server": "mail-a"}, "reason": "The new server is ready."}))]
 pub(crate) struct Switchbacks {
     selector: Which,
     /// Only say what would change.

@@ -55,6 +55,7 @@ impl From<tenant::Tenant> for Tenant {
 /// A customer to make.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"name": "customer.example", "servers": ["dr-1"]}))]
 pub(crate) struct NewTenant {
     #[schema(example = "example.org")]
     name: String,
@@ -66,6 +67,7 @@ pub(crate) struct NewTenant {
 /// What a customer may use from now on.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"servers": ["dr-1", "mail-a"]}))]
 pub(crate) struct TenantChange {
     /// The provider's servers it may use, and no others.
     servers: Vec<String>,

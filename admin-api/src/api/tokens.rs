@@ -81,6 +81,7 @@ pub(crate) struct CreatedToken {
 /// A token to make.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"name": "prometheus", "role": "viewer", "expires_at": "2036-01-01T00:00:00Z"}))]
 pub(crate) struct NewToken {
     /// What it is for; must be new.
     name: String,

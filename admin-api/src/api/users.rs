@@ -73,6 +73,7 @@ impl From<Account> for User {
 /// An account to make.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"name": "ann", "role": "operator", "password": "correct horse battery"}))]
 pub(crate) struct NewUser {
     /// What the person logs in with; must be new, in any case.
     #[schema(example = "ann")]
@@ -103,6 +104,7 @@ pub(crate) struct MadeUser {
 /// What to change; what is left out stays, null takes away.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"role": "viewer", "group": "board"}))]
 pub(crate) struct UserChange {
     #[serde(default)]
     role: Option<Role>,
@@ -124,6 +126,7 @@ fn given_or_null<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<St
 /// Another password for somebody.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"password": "a password told on the telephone"}))]
 pub(crate) struct PasswordChange {
     /// One is made and shown once, when left out.
     #[serde(default)]

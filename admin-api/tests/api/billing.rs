@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, Datelike, Days, NaiveDate, TimeDelta, Utc};
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use serde_json::json;
+use serde_json::{Value, json};
+use understudy_billing::{Correction, MailboxUsage, Measured, Month, Plan, invoice_measured};
 use understudy_database::billing;
 use understudy_protocol::TenantId;
 use uuid::Uuid;
@@ -264,4 +265,77 @@ async fn random_histories_can_be_recomputed() {
         .map(|day| (day.mailbox_id, day.day, day.carried_bytes))
         .collect();
     assert_eq!(metered, billing::recount_carried(&service.pool, TENANT, from, to).await.unwrap());
+
+    // An auditor has nothing but the audit, and comes to the same cents.
+    let mut closed = 0;
+    for month in 1..=6 {
+        if service.post(&format!("/api/v1/invoices/2025-{month:02}/close"), json!({})).await.expect(200).body["lines"]
+            != json!([])
+        {
+            closed += 1;
+        }
+        let correction = json!({"amount": "-0.03", "reason": "agreed"});
+        service.post(&format!("/api/v1/invoices/2025-{month:02}/corrections"), correction).await.expect(201);
+    }
+    let exported = service.get("/api/v1/audit/export").await.expect(200).body;
+    let entries: Vec<Value> =
+        exported.as_str().unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(closed > 0 && recomputed_from(&entries) == 6, "{closed} months of six had something to bill");
+}
+
+/// Computes every closed month again from the audit alone; how many there are.
+fn recomputed_from(entries: &[Value]) -> usize {
+    let called = |action: &'static str| entries.iter().filter(move |entry| entry["action"] == action);
+    let day = |value: &Value| value.as_str().unwrap().parse::<DateTime<Utc>>().unwrap().date_naive();
+    let mut months = 0;
+    for noted in called("invoice added").map(|entry| &entry["after"]) {
+        let month = noted["month"].as_str().unwrap();
+        let piece = month[..7].parse::<Month>().unwrap().whole();
+        let used = called("usage closed").filter(|entry| entry["after"]["month"] == month[..7]);
+        let measured: Vec<(MailboxUsage, Measured)> = used
+            .map(|entry| {
+                let after = &entry["after"];
+                let large = |name: &str| after[name].as_str().unwrap().parse().unwrap();
+                let text = |value: &Value| value.as_str().unwrap().to_owned();
+                let mailbox = MailboxUsage {
+                    address: text(&entry["subject"]),
+                    primary: text(&after["primary"]),
+                    ..MailboxUsage::default()
+                };
+                let measured = Measured {
+                    days: u32::try_from(after["days"].as_u64().unwrap()).unwrap(),
+                    kept_byte_days: large("kept_byte_days"),
+                    carried_bytes: large("carried_bytes"),
+                    switchovers: after["switchovers"].as_u64().unwrap(),
+                };
+                (mailbox, measured)
+            })
+            .collect();
+        for (mailbox, measured) in &measured {
+            let of = |action| called(action).filter(|entry| entry["subject"] == mailbox.address.as_str());
+            let ends: Vec<NaiveDate> =
+                of("mailbox changed").map(|entry| day(&entry["after"]["unprotected_at"])).collect();
+            let begins = of("mailbox added").map(|entry| day(&entry["after"]["created_at"]));
+            let spans: Vec<(NaiveDate, NaiveDate)> = begins.zip(ends).collect();
+            let protected = |day: &NaiveDate| spans.iter().any(|(first, last)| first <= day && day <= last);
+            let days = piece.first.iter_days().take_while(|day| *day <= piece.last).filter(protected).count();
+            assert_eq!(measured.days as usize, days, "{month} {}", mailbox.address);
+        }
+        let corrections: Vec<Correction> = called("invoice correction added")
+            .map(|entry| &entry["after"])
+            .filter(|correction| correction["booked_in"] == month)
+            .map(|correction| Correction {
+                month: correction["month"].as_str().unwrap()[..7].parse().unwrap(),
+                address: String::new(),
+                amount: correction["amount"].as_i64().unwrap(),
+                reason: String::new(),
+            })
+            .collect();
+        let plan: Plan = serde_json::from_value(noted["plan"].clone()).unwrap();
+        let measured = measured.iter().map(|(mailbox, measured)| (mailbox, *measured)).collect();
+        let total = invoice_measured(&plan, piece, measured, &corrections).total;
+        assert_eq!(total, noted["total"].as_i64().unwrap(), "{month}");
+        months += 1;
+    }
+    months
 }

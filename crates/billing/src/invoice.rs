@@ -99,8 +99,17 @@ impl Invoice {
 /// Prices what was used. Mailboxes are taken in the order of their addresses, whatever the order given.
 #[must_use]
 pub fn invoice(plan: &Plan, piece: Piece, usage: &[MailboxUsage], corrections: &[Correction]) -> Invoice {
-    let mut mailboxes: Vec<(&MailboxUsage, Measured)> =
-        usage.iter().map(|mailbox| (mailbox, mailbox.measure(piece))).collect();
+    invoice_measured(plan, piece, usage.iter().map(|mailbox| (mailbox, mailbox.measure(piece))).collect(), corrections)
+}
+
+/// The same of what was measured before, as the audit has it of a closed month.
+#[must_use]
+pub fn invoice_measured(
+    plan: &Plan,
+    piece: Piece,
+    mut mailboxes: Vec<(&MailboxUsage, Measured)>,
+    corrections: &[Correction],
+) -> Invoice {
     mailboxes.sort_by(|(a, _), (b, _)| (&a.address, &a.primary).cmp(&(&b.address, &b.primary)));
     let pricing = Pricing { plan, month_days: i128::from(piece.month.days()) };
     let mut lines = Vec::new();

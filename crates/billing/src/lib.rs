@@ -10,7 +10,7 @@ mod price;
 mod usage;
 
 pub use csv::{cell, report as csv_report};
-pub use invoice::{Correction, Invoice, Line, Position, invoice};
+pub use invoice::{Correction, Invoice, Line, Position, invoice, invoice_measured};
 pub use month::{Month, Piece};
 pub use plan::{Carried, Kept, MailboxTier, Plan, Switchovers, Tier, Wrong};
 pub use price::{Currency, Money, Price};

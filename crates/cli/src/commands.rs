@@ -6,6 +6,7 @@ pub(crate) mod config;
 pub(crate) mod events;
 pub(crate) mod link;
 pub(crate) mod mailbox;
+pub(crate) mod map;
 mod notices;
 pub(crate) mod policy;
 pub(crate) mod preflight;

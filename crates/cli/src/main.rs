@@ -70,6 +70,10 @@ enum Command {
     /// The line between the two sites: pairing, limits, bytes
     #[command(subcommand)]
     Link(link::LinkCommand),
+    Map(commands::map::Map),
+    /// Groups of mailboxes
+    #[command(subcommand)]
+    Group(commands::map::GroupCommand),
     /// Pieces of work that somebody asked for
     #[command(subcommand)]
     Run(run::RunCommand),
@@ -161,6 +165,10 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Status(command) => status::run(command, &context).await.map_err(|no| no.cannot("show the status")),
         Command::Events(command) => events::run(command, &context).await.map_err(|no| no.cannot("follow the events")),
         Command::Link(command) => link::run(command, &context).await.map_err(|no| no.cannot(command.act())),
+        Command::Map(_) => commands::map::run(&context).await.map_err(|no| no.cannot("show the map")),
+        Command::Group(command) => {
+            commands::map::groups(command, &context).await.map_err(|no| no.cannot("list the groups"))
+        }
         Command::Run(command) => run::run(command, &context).await.map_err(|no| no.cannot(command.act())),
         Command::User(command) => commands::user::run(command, &context).await.map_err(|no| no.cannot(command.act())),
         Command::Audit(command) => commands::audit::run(command, &context).await.map_err(|no| no.cannot(command.act())),

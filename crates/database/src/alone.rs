@@ -10,6 +10,7 @@ use sqlx::{
     Connection, PgConnection,
     postgres::{PgConnectOptions, PgPool},
 };
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Error, Result};
@@ -22,6 +23,8 @@ const SOON: Duration = Duration::from_millis(50);
 const UNTOLD: u32 = 20;
 /// One that does not answer for so long is not waited for.
 const ANSWER: Duration = Duration::from_secs(10);
+/// A database that went away while we were starting may be restarting.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// So that the place of a machine that is gone becomes free: without them PostgreSQL notices after two hours.
 const KEEP_ALIVE: [(&str, &str); 3] =
     [("tcp_keepalives_idle", "10"), ("tcp_keepalives_interval", "5"), ("tcp_keepalives_count", "3")];
@@ -85,24 +88,39 @@ struct Place {
 }
 
 impl Place {
-    /// Waits until no other has the place. Dropping the future gives up.
+    /// Waits until no other has the place, and until there is a database, if that went away meanwhile. Dropping the future gives up.
     async fn take(pool: &PgPool, gateway: Gateway) -> Result<Self> {
         let options = (*pool.connect_options()).clone().options(KEEP_ALIVE);
-        let mut session = PgConnection::connect_with(&options).await?;
-        let mut refusals = 0;
-        while !try_lock(&mut session, gateway).await? {
-            refusals += 1;
-            if refusals == UNTOLD {
+        let (mut session, mut refusals, mut away_since) = (None, 0, None);
+        let backend = loop {
+            let asked = timeout(ANSWER, ask(&mut session, &options, gateway)).await;
+            match asked.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into()).into())) {
+                Ok(Some(backend)) => break backend,
+                Ok(None) => {
+                    away_since = None;
+                    refusals += 1;
+                }
+                Err(error) => {
+                    session = None;
+                    let since = *away_since.get_or_insert_with(|| {
+                        tracing::warn!(error = %error, "The database went away; waiting for it");
+                        Instant::now()
+                    });
+                    if since.elapsed() > PATIENCE {
+                        return Err(error);
+                    }
+                }
+            }
+            if refusals == UNTOLD && away_since.is_none() {
                 let name = gateway.name();
                 tracing::warn!("Another {name} gateway works on this database; this one waits until that one ends");
             }
-            tokio::time::sleep(if refusals < UNTOLD { SOON } else { LOOK }).await;
-        }
+            tokio::time::sleep(if refusals < UNTOLD && away_since.is_none() { SOON } else { LOOK }).await;
+        };
         if refusals >= UNTOLD {
             tracing::info!("The other {} gateway ended; this one works now", gateway.name());
         }
-        let backend = backend(&mut session).await?;
-        Ok(Self { gateway, options, held: Some(session), backend })
+        Ok(Self { gateway, options, held: session, backend })
     }
 
     /// Ends when another has the place. While the database is away nobody has it, and nobody can do anything.
@@ -110,13 +128,13 @@ impl Place {
         loop {
             tokio::time::sleep(LOOK).await;
             if let Some(session) = &mut self.held {
-                let asked = tokio::time::timeout(ANSWER, session.ping()).await;
+                let asked = timeout(ANSWER, session.ping()).await;
                 if matches!(asked, Ok(Ok(()))) {
                     continue;
                 }
                 self.held = None;
             }
-            let again = tokio::time::timeout(ANSWER, self.again()).await;
+            let again = timeout(ANSWER, self.again()).await;
             if matches!(again, Ok(Ok(Whose::Anothers))) {
                 return;
             }
@@ -144,6 +162,15 @@ enum Whose {
     /// To be asked for again.
     Nobodys,
     Anothers,
+}
+
+/// Asks for the place, over a session that is opened where there is none. Answers the backend that has it for us.
+async fn ask(session: &mut Option<PgConnection>, options: &PgConnectOptions, gateway: Gateway) -> Result<Option<i32>> {
+    let session = match session {
+        Some(session) => session,
+        None => session.insert(PgConnection::connect_with(options).await?),
+    };
+    if try_lock(session, gateway).await? { Ok(Some(backend(session).await?)) } else { Ok(None) }
 }
 
 async fn try_lock(session: &mut PgConnection, gateway: Gateway) -> Result<bool> {

@@ -112,6 +112,29 @@ pub async fn record(
     Ok(())
 }
 
+/// Notes the same of many things: of each its name and what is said of it, as JSON.
+pub async fn record_each(
+    executor: impl PgExecutor<'_>,
+    tenant: TenantId,
+    who: &str,
+    action: &str,
+    subjects: &[String],
+    after: &[String],
+) -> Result<()> {
+    sqlx::query!(
+        "insert into audit (tenant_id, who, action, subject, after)
+         select $1, $2, $3, noted.subject, noted.after from unnest($4::text[], $5::text[]) as noted (subject, after)",
+        tenant.0,
+        who,
+        action,
+        subjects,
+        after
+    )
+    .execute(executor)
+    .await?;
+    Ok(())
+}
+
 /// Seals what is visible and not yet in the chain. To be the last thing in an SQL transaction: it holds the lock of the chain
 /// until the end.
 pub async fn seal(db: &mut PgConnection) -> Result<()> {

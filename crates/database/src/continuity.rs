@@ -150,6 +150,31 @@ pub async fn swapping(db: &mut PgConnection, mailbox: MailboxId, folder: FolderI
     refresh(db, mailbox).await
 }
 
+/// A rebuild was given up for something more urgent: it is due again, as if it had not begun.
+pub async fn postponed(db: impl PgExecutor<'_>, mailbox: MailboxId, folder: FolderId) -> Result<()> {
+    sqlx::query!(
+        "update mirror_folder set rebuilt_at = null, rebuild_tries = 0 where mailbox_id = $1 and folder_id = $2",
+        mailbox.0,
+        folder.0,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Those of these mailboxes in which a rebuilt folder is just taking its place.
+pub async fn swapping_in(db: impl PgExecutor<'_>, mailboxes: &[MailboxId]) -> Result<Vec<MailboxId>> {
+    let numbers: Vec<i64> = mailboxes.iter().map(|mailbox| mailbox.0).collect();
+    let rows = sqlx::query_scalar!(
+        "select distinct f.mailbox_id from unnest($1::bigint[]) asked (mailbox_id)
+         join mirror_folder f using (mailbox_id) where f.continuity = 'swapping'",
+        &numbers
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(MailboxId).collect())
+}
+
 /// A rebuild cannot succeed before a person does something.
 pub async fn give_up(db: &mut PgConnection, mailbox: MailboxId, folder: FolderId, reason: &str) -> Result<()> {
     sqlx::query!(

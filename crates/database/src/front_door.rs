@@ -127,6 +127,15 @@ pub async fn imap_address(executor: impl PgExecutor<'_>, server_id: i64) -> Resu
     Ok(place.map(|place| (place.host, u16::try_from(place.port).unwrap_or_default())))
 }
 
+/// Was this server seen to ask at each log-in whose the user is? Then sessions that are ended there do not come back.
+pub async fn asks_for_lease(executor: impl PgExecutor<'_>, server_id: i64) -> Result<bool> {
+    let asks = sqlx::query_scalar!(
+        r#"select coalesce(health #>> '{fence,by}' = 'lease', false) as "asks!" from server where server_id = $1"#,
+        server_id
+    );
+    Ok(asks.fetch_optional(executor).await?.unwrap_or_default())
+}
+
 /// The whole copy of the routes, as the doors' second source wants it.
 pub async fn forms(executor: impl PgExecutor<'_>) -> Result<Vec<Form>> {
     let forms = sqlx::query_as!(

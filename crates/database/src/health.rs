@@ -333,6 +333,25 @@ pub async fn door(db: impl PgExecutor<'_>) -> Result<Option<String>> {
     Ok(door.fetch_optional(db).await?)
 }
 
+/// Says for a moment that the user of this address is not on this server, to whoever asks for its lease: a trial whether it asks.
+pub async fn begin_lease_trial(db: impl PgExecutor<'_>, server_id: i64, address: &str) -> Result<()> {
+    sqlx::query!(
+        "insert into lease_trial (server_id, address, ends_at) values ($1, $2, clock_timestamp() + interval '1 minute')
+         on conflict (server_id) do update set address = excluded.address, ends_at = excluded.ends_at",
+        server_id,
+        address
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Says it no more.
+pub async fn end_lease_trial(db: impl PgExecutor<'_>, server_id: i64) -> Result<()> {
+    sqlx::query!("delete from lease_trial where server_id = $1", server_id).execute(db).await?;
+    Ok(())
+}
+
 /// Which hooks are called for these mailboxes: each policy among them, once.
 pub async fn policies_of(db: impl PgExecutor<'_>, mailboxes: &[i64]) -> Result<Vec<Policy>> {
     let documents = sqlx::query_scalar!(

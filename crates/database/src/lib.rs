@@ -19,6 +19,7 @@ pub mod front_door;
 pub mod group;
 pub mod health;
 pub mod idempotency;
+pub mod inside;
 pub mod journal;
 pub mod line;
 pub mod link;

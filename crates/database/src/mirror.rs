@@ -520,7 +520,9 @@ async fn put_messages(db: &mut PgConnection, mailbox: MailboxId, messages: &[Mir
                      $9::text[], $10::text[])
               as m (folder_id, uid, standby_uid, digest, size, flags, internal_date, set_aside, set_aside_reason)
          on conflict (mailbox_id, folder_id, uid) do update set standby_uid = excluded.standby_uid,
-             flags = excluded.flags, set_aside = excluded.set_aside, set_aside_reason = excluded.set_aside_reason",
+             digest = excluded.digest, size = excluded.size, flags = excluded.flags,
+             internal_date = excluded.internal_date, set_aside = excluded.set_aside,
+             set_aside_reason = excluded.set_aside_reason",
         mailbox.0,
         &folders,
         &uids,

@@ -199,6 +199,27 @@ pub async fn message_flags(
     rows.into_iter().map(|row| Ok((uid(row.uid)?, row.flags))).collect()
 }
 
+/// What every remembered message of a folder with a UID in `low..=high` is known by: its identity, if it had one, and its size.
+pub async fn message_marks(
+    db: impl PgExecutor<'_>,
+    mailbox: MailboxId,
+    folder: FolderId,
+    low: Uid,
+    high: Uid,
+) -> Result<HashMap<Uid, (Option<String>, u64)>> {
+    let rows = sqlx::query!(
+        "select uid, identity, size from source_message
+         where mailbox_id = $1 and folder_id = $2 and uid between $3 and $4",
+        mailbox.0,
+        folder.0,
+        i64::from(low.0),
+        i64::from(high.0),
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(|row| Ok((uid(row.uid)?, (row.identity, row.size.unsigned_abs())))).collect()
+}
+
 /// The UIDs of every remembered message of a folder.
 pub async fn message_uids(db: impl PgExecutor<'_>, mailbox: MailboxId, folder: FolderId) -> Result<UidSet> {
     let rows = sqlx::query_scalar!(

@@ -136,6 +136,11 @@ mod armed {
         time::Duration,
     };
 
+    use tokio::{
+        runtime::{Handle, RuntimeFlavor},
+        task::block_in_place,
+    };
+
     /// How often a paused place looks whether it may go on.
     const PAUSE: Duration = Duration::from_millis(2);
 
@@ -155,8 +160,15 @@ mod armed {
             if action == "abort" {
                 std::process::abort();
             }
-            while folder.join(super::REACHED).exists() {
-                thread::sleep(PAUSE);
+            let wait = || {
+                while folder.join(super::REACHED).exists() {
+                    thread::sleep(PAUSE);
+                }
+            };
+            // Whatever else this worker thread was to run goes on elsewhere.
+            match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+                Ok(RuntimeFlavor::MultiThread) => block_in_place(wait),
+                _ => wait(),
             }
         }
     }

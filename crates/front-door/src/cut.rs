@@ -1,7 +1,8 @@
 //! Ends sessions at every front door.
 //!
 //! A Dovecot proxy ends single users' sessions itself. nginx cannot: its sessions are ended at the mail server behind, where
-//! that can be managed, by the address that nginx comes from.
+//! that can be managed, by the address that nginx comes from. Where a server lets nobody in whose place is elsewhere, sessions past
+//! the doors are ended there too.
 
 use std::collections::{HashMap, hash_map::Entry};
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +13,7 @@ use tracing::warn;
 use understudy_database::{
     Error as DatabaseError, PgPool,
     front_door::{self, FrontDoor, FrontDoorKind},
-    server::every as every_server,
+    server::{self as servers, every as every_server},
 };
 use understudy_doveadm::{Doveadm, Error, ProxySession};
 use understudy_protocol::{MailboxId, Side, server};
@@ -85,6 +86,28 @@ async fn addresses(place: Option<(String, u16)>) -> Vec<SocketAddr> {
     }
 }
 
+/// The management interface of a server that has one.
+async fn manage(server: &server::Server) -> Option<Result<Doveadm, Error>> {
+    let manage = server.manage.as_ref()?;
+    Some(Doveadm::open(&manage.doveadm, &manage.key_file, server.ca_file.as_deref()).await)
+}
+
+/// Ends every session of these users at a mail server, whoever began it: Understudy's own come back by themselves.
+async fn end_all(name: &str, doveadm: Result<Doveadm, Error>, logins: &[String], cut: &mut Cut) {
+    let doveadm = match doveadm {
+        Ok(doveadm) => doveadm,
+        Err(error) => return cut.add(name, Err(error)),
+    };
+    for login in logins {
+        let kicked = doveadm.kick(login, None).await;
+        let is_gone = matches!(kicked, Err(Error::Unreachable { .. } | Error::Timeout { .. }));
+        cut.add(name, kicked);
+        if is_gone {
+            return;
+        }
+    }
+}
+
 fn is(address: &SocketAddr, session: &ProxySession) -> bool {
     address.port() == session.port && session.destination.parse::<IpAddr>().is_ok_and(|ip| ip == address.ip())
 }
@@ -132,11 +155,10 @@ impl FrontDoors {
 
     async fn server(&mut self, server_id: i64, server: server::Server) -> Server {
         let mut doveadm = None;
-        if let Some(manage) = &server.manage {
-            match Doveadm::open(&manage.doveadm, &manage.key_file, server.ca_file.as_deref()).await {
-                Ok(opened) => doveadm = Some(opened),
-                Err(error) => self.unusable.push(uncut(&server.name, &error)),
-            }
+        match manage(&server).await {
+            Some(Ok(opened)) => doveadm = Some(opened),
+            Some(Err(error)) => self.unusable.push(uncut(&server.name, &error)),
+            None => {}
         }
         Server { server_id, name: server.name, doveadm }
     }
@@ -191,7 +213,8 @@ impl FrontDoors {
     }
 
     /// Ends the sessions that are still passed on to `side`, the one that was left, and no others: for right after a change
-    /// of side. A proxy that had lost its database for a moment may have let somebody in there during the hold.
+    /// of side. A proxy that had lost its database for a moment may have let somebody in there during the hold. Also those past the
+    /// doors, where the server can be managed and lets nobody back in.
     pub async fn cut_left_behind(
         &self,
         pool: &PgPool,
@@ -200,12 +223,14 @@ impl FrontDoors {
     ) -> Result<Cut, DatabaseError> {
         let mut there: HashMap<i64, Vec<SocketAddr>> = HashMap::new();
         let mut users: HashMap<String, i64> = HashMap::new();
+        let mut logins: HashMap<i64, Vec<String>> = HashMap::new();
         for user in front_door::users(pool, mailboxes, side).await? {
             if let Entry::Vacant(unknown) = there.entry(user.server_id) {
                 let place = front_door::imap_address(pool, user.server_id).await?;
                 unknown.insert(addresses(place).await);
             }
             users.insert(user.address, user.server_id);
+            logins.entry(user.server_id).or_default().push(user.login);
         }
         let mut cut = Cut { sessions: 0, uncut: self.unusable.clone() };
         for proxy in &self.proxies {
@@ -224,6 +249,14 @@ impl FrontDoors {
                 if names.is_empty() { Ok(0) } else { proxy.doveadm.proxy_cut(&names).await }
             };
             cut.add(&proxy.name, ended.await);
+        }
+        for (server_id, logins) in logins {
+            if front_door::asks_for_lease(pool, server_id).await?
+                && let Some(stored) = servers::by_id(pool, server_id).await?
+                && let Some(opened) = manage(&stored.definition).await
+            {
+                end_all(&stored.definition.name, opened, &logins, &mut cut).await;
+            }
         }
         Ok(cut)
     }

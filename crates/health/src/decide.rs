@@ -36,11 +36,20 @@ pub struct Situation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fence {
     /// It was tried, and they cannot.
-    Holds,
+    Holds(Kept),
     /// They can.
     Open(String),
     /// Nobody has tried.
     Unknown(String),
+}
+
+/// What keeps users who are on the standby from the primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It lets users in from the front doors only.
+    ByAddress,
+    /// It asks at each log-in whether the user is its own now, and lets nobody in without an answer.
+    ByLease,
 }
 
 /// The operator's own attempt to get the primary back.
@@ -103,12 +112,12 @@ pub fn decide(now: &Situation) -> Decision {
         };
     }
     match &now.fence {
-        Fence::Holds => {}
+        Fence::Holds(_) => {}
         Fence::Open(reason) | Fence::Unknown(reason) => {
             return Decision::Refused {
                 reason: reason.clone(),
-                remedy: "Close that way, and name a canary with a password so that it can be tried (docs/switchover.md); or switch over \
-                         by hand: `understudy switchover --server NAME --mode emergency`."
+                remedy: "Close that way (docs/front-doors.md, \"The fence at the primary\"), and name a canary with a password so that it can be tried; \
+                         or switch over by hand: `understudy switchover --server NAME --mode emergency`."
                     .to_owned(),
             };
         }
@@ -138,7 +147,7 @@ mod tests {
             movable: 3,
             held_down: 0,
             standbys_down: Vec::new(),
-            fence: Fence::Holds,
+            fence: Fence::Holds(Kept::ByAddress),
             restart: Restart::None,
             attempted: None,
             is_moving: false,
@@ -148,6 +157,7 @@ mod tests {
     #[test]
     fn an_outage_moves_users_unless_something_speaks_against_it() {
         assert_eq!(decide(&outage()), Decision::Switch);
+        assert_eq!(decide(&Situation { fence: Fence::Holds(Kept::ByLease), ..outage() }), Decision::Switch);
         assert_eq!(decide(&Situation { automatic: Automatic::Off, ..outage() }), Decision::Nothing);
         assert_eq!(decide(&Situation { verdict: Verdict::Suspect, ..outage() }), Decision::Nothing);
         assert_eq!(decide(&Situation { automatic: Automatic::Shadow, ..outage() }), Decision::WouldSwitch);

@@ -20,7 +20,7 @@ use understudy_protocol::{
 use url::Url;
 
 use crate::{
-    decide::Fence,
+    decide::{Fence, Kept},
     verdict::{Kind, LOOK_TIMEOUT, Observation, Outcome},
 };
 
@@ -213,10 +213,24 @@ pub async fn fence(primary: &Server, door: Option<&str>) -> Fence {
         Ok(()) => Fence::Open(format!(
             "users reach {name} past the front doors: its canary was let in there, so nobody could keep them from writing to both sides"
         )),
-        Err(Why::Refused) => Fence::Holds,
+        Err(Why::Refused) => Fence::Holds(Kept::ByAddress),
         Err(Why::Other(why)) => {
             unknown(format!("{name} did not say whether it lets users in past the front doors: {why}"))
         }
+    }
+}
+
+/// Does the primary do as it is told, should it ask at each log-in whether the user is its own now? It was told before that the canary
+/// is elsewhere (`is_away`), or that it is there.
+pub async fn lease(primary: &Server, is_away: bool) -> Result<bool, String> {
+    let canary = primary.canary.as_ref().and_then(|canary| Some((&canary.address, canary.password_file.as_deref()?)));
+    let Some((address, password)) = canary else {
+        return Err(format!("{} has no canary with a password", primary.name));
+    };
+    match log_in(&primary.imap, primary.ca_file.as_deref(), address, password).await {
+        Ok(()) => Ok(!is_away),
+        Err(Why::Refused) => Ok(is_away),
+        Err(Why::Other(why)) => Err(why),
     }
 }
 

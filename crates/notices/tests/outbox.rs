@@ -11,7 +11,7 @@ use std::{
 use serde_json::json;
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
 };
 use tokio_util::sync::CancellationToken;
@@ -254,6 +254,142 @@ async fn a_mail_sent_again_is_the_same_mail() {
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), 2, "the same mails by their Message-ID");
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    world.end().await;
+}
+
+/// A program that answers "not now" to the first request and "fine" to the next, and keeps both.
+async fn other_side() -> (u16, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    let kept = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut stream = BufReader::new(stream);
+            let (mut request, mut length) = (String::new(), 0);
+            while !request.ends_with("\r\n\r\n") && stream.read_line(&mut request).await.is_ok_and(|read| read > 0) {
+                let last = request.lines().last().unwrap_or_default().to_lowercase();
+                length = last.strip_prefix("content-length:").map_or(length, |text| text.trim().parse().unwrap());
+            }
+            let mut body = vec![0; length];
+            if stream.read_exact(&mut body).await.is_err() {
+                continue;
+            }
+            request.push_str(std::str::from_utf8(&body).unwrap());
+            let is_first = {
+                let mut kept = kept.lock().unwrap();
+                kept.push(request);
+                kept.len() == 1
+            };
+            let status = if is_first { "503 Service Unavailable" } else { "200 OK" };
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    (port, asked)
+}
+
+#[tokio::test]
+async fn a_hook_is_sent_again_as_the_same_one_and_signed() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let world = World::new(1).await;
+    let (port, asked) = other_side().await;
+    let secret = secrecy::SecretString::from("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    let hook = |name: &str, url: String, allowed: &[&str]| understudy_notices::Hook {
+        name: name.to_owned(),
+        target: understudy_webhook::Target {
+            url: url.parse().unwrap(),
+            secret: secret.clone(),
+            allowed: understudy_webhook::Allowed::try_from(allowed).unwrap(),
+        },
+        topics: vec!["fault".to_owned()],
+    };
+    let mut config = world.config(&[]);
+    config.hooks = vec![
+        hook("chat", format!("http://127.0.0.1:{port}/hook"), &["127.0.0.1"]),
+        // A name for a private address that nobody allowed: never sent, and given up.
+        hook("inside", format!("https://localhost:{port}/"), &[]),
+    ];
+    let fault =
+        json!({"side": "standby", "trouble": {"kind": "refused", "reason": "no", "remedy": "Yes.", "fault": true}});
+    let mailbox = world.mailboxes().await[0];
+    event::record(&world.pool, "trouble", Some(MailboxId(mailbox)), None, &fault).await.unwrap();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(understudy_notices::run(config, stop.clone()));
+    let settled = async {
+        loop {
+            let settled: Vec<(String, bool, i64)> = sqlx::query_as(
+                "select m.recipient, m.sent_at is not null, (select count(*) from delivery d where d.message_id = m.message_id)
+                 from message m where m.sent_at is not null or m.failed_at is not null order by m.recipient",
+            )
+            .fetch_all(&world.pool)
+            .await
+            .unwrap();
+            if settled.len() == 2 {
+                return settled;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let settled = tokio::time::timeout(PATIENCE, settled).await.unwrap();
+    assert_eq!(settled, [("chat".to_owned(), true, 2), ("inside".to_owned(), false, 1)]);
+    let asked = asked.lock().unwrap().clone();
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    let value = |request: &str, name: &str| {
+        let line = request.lines().find(|line| line.to_lowercase().starts_with(&format!("{name}:")));
+        line.unwrap_or_else(|| panic!("no {name}: {request}"))[name.len() + 1..].trim().to_owned()
+    };
+    for request in &asked {
+        let (_, body) = request.split_once("\r\n\r\n").unwrap();
+        let (id, at) = (value(request, "webhook-id"), value(request, "webhook-timestamp"));
+        let signed = understudy_webhook::signature(&secret, &id, at.parse().unwrap(), body);
+        assert_eq!(value(request, "webhook-signature"), signed);
+        let said: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!((&said["type"], &said["data"]["count"]), (&json!("fault"), &json!(1)), "{said}");
+    }
+    assert_eq!(value(&asked[0], "webhook-id"), value(&asked[1], "webhook-id"));
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn in_quiet_hours_only_what_cannot_wait_is_sent() {
+    let world = World::new(1).await;
+    let sink = Sink::start(0).await;
+    // An hour ago until in an hour, whatever the time is.
+    sqlx::query(
+        "update notice_settings set quiet_from = (now() at time zone 'UTC' - interval '1 hour')::time,
+             quiet_to = (now() at time zone 'UTC' + interval '1 hour')::time",
+    )
+    .execute(&world.pool)
+    .await
+    .unwrap();
+    let mailbox = Some(MailboxId(world.mailboxes().await[0]));
+    let trouble = json!({"kind": "refused", "reason": "no", "remedy": "Yes.", "fault": true});
+    event::record(&world.pool, "trouble", mailbox, None, &json!({"trouble": trouble})).await.unwrap();
+    let differing = json!({"reason": "2 differences", "remedy": "Repair them."});
+    event::record(&world.pool, "differences", mailbox, None, &differing).await.unwrap();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(understudy_notices::run(world.config(&[sink.port]), stop.clone()));
+    let written = async {
+        loop {
+            let written: Vec<(String, bool)> =
+                sqlx::query_as("select topic, not_before > now() + interval '50 minutes' from message order by topic")
+                    .fetch_all(&world.pool)
+                    .await
+                    .unwrap();
+            if written.len() == 2 {
+                return written;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let written = tokio::time::timeout(PATIENCE, written).await.unwrap();
+    assert_eq!(written, [("differences".to_owned(), true), ("fault".to_owned(), false)]);
+    assert_eq!(header(&sink.until(1).await[0], "Subject:"), "1 faulted in default");
     stop.cancel();
     running.await.unwrap().unwrap();
     world.end().await;

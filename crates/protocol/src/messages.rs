@@ -362,6 +362,8 @@ pub enum Asked {
     Check { server: Server, address: Option<String> },
     /// Name the users a server serves, where it can tell.
     Discover { server: Server },
+    /// Say how much these users of a server have.
+    Measure { server: Server, addresses: Vec<String> },
 }
 
 /// UIDs of one folder, both ends included.
@@ -383,11 +385,37 @@ pub struct Report {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reported {
-    Barrier { captured: Seq },
+    Barrier {
+        captured: Seq,
+    },
     Inventory,
     Content,
     Check(ServerCheck),
-    Discover { users: Vec<String> },
+    Discover {
+        users: Vec<String>,
+    },
+    /// Each user asked for that could be measured in time, and those that could not be.
+    Measured {
+        sizes: Vec<MailboxSize>,
+        refused: Vec<Unmeasured>,
+    },
+}
+
+/// How much somebody has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MailboxSize {
+    pub address: String,
+    pub folders: u64,
+    pub messages: u64,
+    /// Of large folders, from the sizes of some of their messages.
+    pub bytes: u64,
+}
+
+/// Somebody who cannot be looked at, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unmeasured {
+    pub address: String,
+    pub trouble: Trouble,
 }
 
 /// What a server can do, and what each thing means for mirroring.

@@ -82,14 +82,14 @@ fn match_folders(known: &[Known], seen: &[Seen]) -> Vec<Option<FolderId>> {
     let mut matched: Vec<Option<FolderId>> = vec![None; seen.len()];
     let mut free: BTreeMap<FolderId, &Known> = known.iter().map(|k| (k.folder, k)).collect();
 
-    // Where it was, and still itself. Until a deletion is written, two may have had the same name.
+    // Where it was, and still itself. Until a deletion is written, two may have had the same name: then it is the newer one.
     let mut by_path: HashMap<&FolderPath, Vec<&Known>> = HashMap::new();
     for k in known {
         by_path.entry(&k.path).or_default().push(k);
     }
     for (slot, seen) in matched.iter_mut().zip(seen) {
         let there = by_path.get(&seen.path).into_iter().flatten();
-        if let Some(k) = there.copied().find(|k| same_generation(k, seen)) {
+        if let Some(k) = there.copied().filter(|k| same_generation(k, seen)).max_by_key(|k| k.folder) {
             free.remove(&k.folder);
             *slot = Some(k.folder);
         }

@@ -1,4 +1,5 @@
-//! Applies a folder again when the one on the standby is not the one that was filled: it has another UIDVALIDITY, or is gone.
+//! Applies a folder again when the one on the standby is not the one that was filled: it has another UIDVALIDITY, gives out UIDs once
+//! more that it had given (it was restored as it had been before), or is gone.
 //!
 //! What is there is recognised by its content, wherever it stands; what is not there comes from the content store. No message
 //! crosses the link, and the rest of the mailbox goes on.
@@ -34,7 +35,7 @@ use crate::{
 /// Rows of the UID map read, and messages appended, at once.
 const SLICE: i64 = 500;
 /// Why a folder lost its UIDs.
-const ANOTHER: &str = "the folder on the standby got another UIDVALIDITY, or was deleted there";
+const ANOTHER: &str = "the folder on the standby got another UIDVALIDITY, or was restored or deleted there";
 
 /// The standby's folder is not the one we filled.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +84,8 @@ pub(crate) struct Resets {
 
 #[derive(Default)]
 struct State {
-    noted: HashMap<MailboxId, BTreeSet<FolderId>>,
+    /// Whether it is so for sure, or is to be looked at once more.
+    noted: HashMap<MailboxId, BTreeMap<FolderId, bool>>,
     /// When, and the attempt (of a person) it was.
     done: HashMap<(MailboxId, FolderId), (Instant, i32)>,
 }
@@ -92,10 +94,16 @@ impl Resets {
     /// To be looked at in the mailbox's next turn.
     pub(crate) fn note(&self, mailbox: MailboxId, folder: FolderId) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.noted.entry(mailbox).or_default().insert(folder);
+        state.noted.entry(mailbox).or_default().entry(folder).or_insert(false);
     }
 
-    fn take(&self, mailbox: MailboxId) -> BTreeSet<FolderId> {
+    /// The same, whatever its numbers are by then: messages appended since may have raised them.
+    pub(super) fn note_for_sure(&self, mailbox: MailboxId, folder: FolderId) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.noted.entry(mailbox).or_default().insert(folder, true);
+    }
+
+    fn take(&self, mailbox: MailboxId) -> BTreeMap<FolderId, bool> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).noted.remove(&mailbox).unwrap_or_default()
     }
 
@@ -110,6 +118,31 @@ impl Resets {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.done.insert((target.mailbox, folder), (Instant::now(), target.attempt));
     }
+}
+
+/// Why a folder is applied again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    /// If it is still found to be another one than was filled.
+    IfSo,
+    /// It was.
+    Sure,
+    /// That had been begun.
+    Interrupted,
+}
+
+/// What tells that a folder was begun to be applied again, in the place of the UID from which on messages are ours.
+pub(super) const BEGUN: Uid = Uid(0);
+
+/// Is a folder of the standby, now with these numbers, not the one that was filled?
+pub(crate) fn is_another(known: &MirrorFolder, uid_validity: UidValidity, uid_next: Uid) -> bool {
+    let is_filled = known.standby_uid_validity != UidValidity(0);
+    is_filled && (uid_validity != known.standby_uid_validity || gives_again(known, uid_next))
+}
+
+/// UIDs are never given twice, unless the folder became what it had been before.
+pub(super) fn gives_again(known: &MirrorFolder, uid_next: Uid) -> bool {
+    uid_next != Uid(0) && uid_next < known.standby_uid_next
 }
 
 /// Messages on the standby that nothing has been matched with yet.
@@ -147,23 +180,23 @@ impl Work<'_> {
 
     /// Applies folders again that turned out to be others than were filled.
     pub(super) async fn apply_resets(&mut self) -> anyhow::Result<()> {
-        for folder in self.applier.resets.take(self.mailbox()) {
+        for (folder, is_sure) in self.applier.resets.take(self.mailbox()) {
             let Some(known) = self.folders.get(&folder) else { continue };
             let is_filled = known.selectable && known.standby_uid_validity != UidValidity(0);
             let may = self.applier.resets.may(self.target, folder);
             if may && is_filled && known.continuity != Continuity::Swapping {
-                self.apply_reset(folder).await?;
+                self.apply_reset(folder, is_sure).await?;
             }
         }
         Ok(())
     }
 
     /// Applies a folder again, where that may be done by itself.
-    pub(super) async fn apply_reset(&mut self, folder: FolderId) -> anyhow::Result<()> {
+    pub(super) async fn apply_reset(&mut self, folder: FolderId, is_sure: bool) -> anyhow::Result<()> {
         if !self.applier.resets.may(self.target, folder) || self.hindrance(folder).await?.is_some() {
             return Err(self.reset(folder));
         }
-        self.apply_again(folder, false).await
+        self.apply_again(folder, if is_sure { Again::Sure } else { Again::IfSo }).await
     }
 
     /// Why a folder may not be applied again.
@@ -190,20 +223,20 @@ impl Work<'_> {
         }
     }
 
-    /// Applies a folder again, if it is another one than was filled. `interrupted`: that had been begun.
-    pub(super) async fn apply_again(&mut self, folder: FolderId, interrupted: bool) -> anyhow::Result<()> {
+    /// Applies a folder again that is another one than was filled.
+    pub(super) async fn apply_again(&mut self, folder: FolderId, again: Again) -> anyhow::Result<()> {
         let before = self.folder(folder)?.clone();
         let name = self.name(folder)?;
         self.may_write().await?;
         let selected = self.opened_or_made(&before, &name).await?;
-        if selected.uid_validity == before.standby_uid_validity && !interrupted {
+        if again == Again::IfSo && !is_another(&before, selected.uid_validity, selected.uid_next) {
             return Ok(());
         }
         tracing::warn!(mailbox.id = %self.mailbox(), folder.id = %folder,
             "A folder on the standby is another one than was filled; it is applied again");
         (self.effects, self.strays) = (Effects::default(), Strays::default());
-        if !interrupted {
-            let intent = Intent { folders: [(folder, (selected.uid_validity, Uid(1)))].into() };
+        if again != Again::Interrupted {
+            let intent = Intent { folders: [(folder, (selected.uid_validity, BEGUN))].into() };
             journal::begin(self.pool(), self.mailbox(), Seq(0), &intent).await?;
         }
         self.lose(folder, ANOTHER.to_owned());

@@ -14,7 +14,7 @@ use understudy_imap_session::{Command, Error, Tagged};
 use understudy_protocol::{AddedMessage, ContentRef, Digest, FolderId, Seq, Uid, UidSet, UidValidity};
 use understudy_replication::plan::{Step, plan};
 
-use super::{FIRST, REFUSED_BATCH, REFUSED_ROUND, Work};
+use super::{FIRST, REFUSED_BATCH, REFUSED_ROUND, Work, gives_again, is_another};
 use crate::{
     append::{self, Outcome},
     strays::{self, Strays, Wanted},
@@ -73,17 +73,19 @@ impl Work<'_> {
 
     /// Notes the folder's numbers after an append.
     pub(super) fn appended(&mut self, folder: FolderId, done: &append::Done) -> anyhow::Result<()> {
-        let highest = done
-            .outcomes
-            .iter()
-            .filter_map(|outcome| match outcome {
+        let given = || {
+            done.outcomes.iter().filter_map(|outcome| match outcome {
                 Outcome::Stored(uid) | Outcome::Altered(uid, _) => Some(*uid),
                 Outcome::Refused(_) => None,
             })
-            .max();
-        let (Some(uid_validity), Some(highest)) = (done.uid_validity, highest) else { return Ok(()) };
+        };
+        let (Some(uid_validity), Some(lowest), Some(highest)) = (done.uid_validity, given().min(), given().max())
+        else {
+            return Ok(());
+        };
         let before = self.folder(folder)?.standby_uid_validity;
-        if before != uid_validity && before != UidValidity(0) {
+        // A folder that was restored as it had been before gives UIDs out again that are other messages' in the mirror.
+        if before != UidValidity(0) && (before != uid_validity || gives_again(self.folder(folder)?, lowest)) {
             return Err(self.reset(folder));
         }
         let known = self.folders.get_mut(&folder).context("appended to a folder that is not there")?;
@@ -225,8 +227,7 @@ impl Work<'_> {
             Ok(None) => return Ok(()),
             Err(error) => return Err(self.unless_gone(folder, error)),
         };
-        let before = self.folder(folder)?.standby_uid_validity;
-        if before != UidValidity(0) && before != selected.uid_validity {
+        if is_another(self.folder(folder)?, selected.uid_validity, selected.uid_next) {
             return Err(self.reset(folder));
         }
         let known = self.folders.get_mut(&folder).context("opened a folder that is not there")?;

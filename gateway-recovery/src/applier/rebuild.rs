@@ -15,9 +15,9 @@ use understudy_database::{
 use understudy_doveadm::MailboxUpdate;
 use understudy_failpoint as failpoint;
 use understudy_imap_session::{Command, FolderName, Tagged};
-use understudy_protocol::{AddedMessage, FolderId, Uid, UidSet, UidValidity};
+use understudy_protocol::{AddedMessage, FolderId, Uid, UidSet};
 
-use super::{REBUILD_PAUSE, Work, continuity::floor, messages::addition, swap::Aside};
+use super::{REBUILD_PAUSE, Work, again::is_another, continuity::floor, messages::addition, swap::Aside};
 use crate::{
     append::{self, Outcome},
     numbering::Numbering,
@@ -82,6 +82,9 @@ impl Work<'_> {
             return self.unmanageable(&due, &error).await;
         }
         for folder in due {
+            if self.applier.quiets.is_quiet(self.mailbox()) {
+                return Ok(());
+            }
             let Some(known) = self.folders.get(&folder) else { continue };
             let name = known.standby_name.clone();
             // What it replaces is not all gone yet.
@@ -153,6 +156,9 @@ impl Work<'_> {
             let slice = mirror::messages(self.pool(), self.mailbox(), folder, after, SLICE).await?;
             let Some(last) = slice.last() else { break };
             after = last.uid;
+            if self.applier.quiets.is_quiet(self.mailbox()) {
+                return self.postpone(folder, &fresh).await;
+            }
             messages += self.refill(&name, &fresh, &slice, &there, &mut numbering).await?;
         }
         reach(&mut numbering, known.position.uid_next).await?;
@@ -166,6 +172,9 @@ impl Work<'_> {
             .into());
         }
         failpoint::here("uids.built");
+        if self.applier.quiets.is_quiet(self.mailbox()) {
+            return self.postpone(folder, &fresh).await;
+        }
         if let Some(known) = self.folders.get_mut(&folder) {
             known.continuity = Continuity::Swapping;
         }
@@ -174,6 +183,15 @@ impl Work<'_> {
         db.commit().await?;
         failpoint::here("uids.swapping");
         self.swap(folder).await
+    }
+
+    /// The mailbox changes sides: its folders stay as they are.
+    async fn postpone(&mut self, folder: FolderId, fresh: &FolderName) -> anyhow::Result<()> {
+        tracing::info!(mailbox.id = %self.mailbox(), folder.id = %folder,
+            "The mailbox changes sides; a folder is rebuilt later");
+        self.standby.close().await?;
+        self.standby.session().delete(fresh).await?;
+        Ok(continuity::postponed(self.pool(), self.mailbox(), folder).await?)
     }
 
     /// Has the folder the primary's UIDVALIDITY and UIDs after all, and room for the next ones?
@@ -189,8 +207,7 @@ impl Work<'_> {
             || !continuity::has_same_uids(self.pool(), self.mailbox(), folder).await?
             || self.standby_uids(folder).await?.iter().any(|uid| !uids.contains(uid))
         {
-            let filled = known.standby_uid_validity;
-            if filled != UidValidity(0) && filled != selected.uid_validity {
+            if is_another(known, selected.uid_validity, selected.uid_next) {
                 return Err(self.reset(folder));
             }
             return Ok(false);

@@ -35,7 +35,7 @@ impl Work<'_> {
     }
 
     /// After a refused rename of a folder that is there: makes room where only an empty folder stands, which for the
-    /// primary is a level at most. Answers whether the rename has been done now.
+    /// primary is a level at most, or a level that holds nothing any more. Answers whether the rename has been done now.
     pub(super) async fn rename_once_more(
         &mut self,
         from: &FolderName,
@@ -46,8 +46,14 @@ impl Work<'_> {
         let is_ours = |name: &FolderName| {
             self.folders.values().any(|folder| folder.selectable && folder.standby_name.as_bytes() == name.as_bytes())
         };
-        let in_the_way = if is_ours(to) { None } else { self.standby.session().status(to).await? };
-        if in_the_way.is_some_and(|status| status.messages == 0) {
+        let may_go = !is_ours(to)
+            && match self.standby.session().status(to).await {
+                Ok(status) => status.is_none_or(|status| status.messages == 0),
+                // A level has no STATUS.
+                Err(Error::Refused { .. }) => true,
+                Err(error) => return Err(error.into()),
+            };
+        if may_go {
             unless_refused(self.standby.session().delete(to).await)?;
             match self.standby.session().rename(from, to).await {
                 Ok(()) => return Ok(true),

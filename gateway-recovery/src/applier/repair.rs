@@ -20,7 +20,7 @@ use understudy_imap_session::{Command, FolderName};
 use understudy_protocol::{AddedMessage, Change, FolderId, FolderPath, MailboxId, Seq, Uid, UidSet, UidValidity};
 use understudy_replication::plan::{Step, plan};
 
-use super::{Work, folders::spelled, messages::addition, unless_refused};
+use super::{Work, again::Again, folders::spelled, messages::addition, unless_refused};
 use crate::{
     compare::Repair,
     store::Missing,
@@ -173,7 +173,7 @@ impl Work<'_> {
         };
         let path = known.path.clone();
         match self.hindrance(folder).await? {
-            None => self.apply_again(folder, false).await?,
+            None => self.apply_again(folder, Again::IfSo).await?,
             Some(why) => left.push(format!("{path}: {why}")),
         }
         Ok(())

@@ -12,7 +12,10 @@ use understudy_protocol::{
     messages::Shipment,
 };
 
-use crate::store::{Receiving, Store};
+use crate::{
+    bounds::HeldFrames,
+    store::{Receiving, Store},
+};
 
 use super::{FRAME_BYTES, IngestError, SHIPMENT_BYTES, TRANSACTIONS};
 
@@ -31,6 +34,8 @@ pub(super) struct Arriving {
     rebuilt: u64,
     /// Bytes of frames: these stay in memory until all has come.
     frames: usize,
+    /// … together with those of other shipments.
+    held: HeldFrames,
     receiving: Receiving,
     transactions: Vec<Arrived>,
     recipes: HashMap<Digest, Recipe>,
@@ -46,6 +51,7 @@ pub(super) struct Whole {
     pub(super) packed: Option<u64>,
     /// What has been seen with it.
     pub(super) seen: Option<Seen>,
+    pub(super) held: HeldFrames,
 }
 
 /// What was seen before, by its name.
@@ -58,7 +64,7 @@ pub(super) struct Arrived {
 }
 
 impl Arriving {
-    pub(super) async fn new(store: &Store, tenant: Option<TenantId>) -> Result<Self, IngestError> {
+    pub(super) async fn new(store: &Store, tenant: Option<TenantId>, held: HeldFrames) -> Result<Self, IngestError> {
         Ok(Self {
             unpacker: None,
             part_key: None,
@@ -68,6 +74,7 @@ impl Arriving {
             total: 0,
             rebuilt: 0,
             frames: 0,
+            held,
             receiving: store.begin(tenant).await.map_err(IngestError::Store)?,
             transactions: Vec::new(),
             recipes: HashMap::new(),
@@ -115,6 +122,7 @@ impl Arriving {
                 self.buffer.extend_from_slice(&piece);
                 piece = Bytes::new();
             }
+            self.held.hold(self.frames + self.buffer.len())?;
             let Some((frame, taken)) = codec::decode_frame::<Shipment>(&self.buffer)? else { return Ok(()) };
             self.buffer.advance(taken);
             self.frames += taken;
@@ -189,7 +197,7 @@ impl Arriving {
         }
         let packed = self.unpacker.is_some().then_some(self.wire);
         let seen = self.unpacker.map(Unpacker::finish).transpose()?;
-        let Self { transactions, receiving, recipes, .. } = self;
-        Ok(Whole { transactions, receiving, recipes, packed, seen })
+        let Self { transactions, receiving, recipes, held, .. } = self;
+        Ok(Whole { transactions, receiving, recipes, packed, seen, held })
     }
 }

@@ -5,6 +5,7 @@
 //! Keeps true: time is what a monotonic clock says; what is decided is decided by `understudy_health`, which does no I/O.
 
 mod act;
+pub(crate) mod fence;
 mod minutes;
 
 use std::{
@@ -24,7 +25,6 @@ use understudy_database::health::{self, Group, Watched};
 use understudy_health::{
     decide::Fence,
     looking::{Found, Lookers, Target},
-    probe,
     verdict::{Judgement, Kind, Observation, Observed, Outcome, RECOVERY, Rules, SOURCE, Verdict, Vote},
 };
 use understudy_protocol::{
@@ -219,26 +219,24 @@ impl Watch {
             };
             groups.iter().any(is)
         });
-        self.try_fences().await
+        self.try_fences();
+        Ok(())
     }
 
-    /// Tries fences that were not tried lately, of primaries that answer and may be left by themselves.
-    async fn try_fences(&mut self) -> understudy_database::Result<()> {
+    /// Tries fences that were not tried lately, of primaries that answer and have a canary or may be left by themselves.
+    fn try_fences(&mut self) {
         let wanted = |watched: &&Watched| {
             let is_group =
                 |group: &Group| group.server_id == watched.server_id && group.policy.switchover != Automatic::Off;
-            self.groups.iter().any(is_group)
+            let canary = watched.server.canary.as_ref().filter(|_| !health::is_standby(&watched.server));
+            canary.is_some_and(|canary| canary.password_file.is_some()) || self.groups.iter().any(is_group)
         };
         let wanted: Vec<Watched> = self.servers.iter().filter(wanted).cloned().collect();
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        let door = health::door(&self.pool).await?;
         for watched in wanted {
             let name = watched.server.name.clone();
             let known = self.fences.entry(name.clone()).or_insert_with(|| restored(&watched));
             let is_new = known.server != watched.server;
-            let settled = if known.fence == Fence::Holds { FENCE_EVERY } else { REFRESH * 4 };
+            let settled = if matches!(known.fence, Fence::Holds(_)) { FENCE_EVERY } else { REFRESH * 4 };
             if !is_new && known.at.is_some_and(|at| at.elapsed() < settled) {
                 continue;
             }
@@ -247,15 +245,14 @@ impl Watch {
             }
             known.at = Some(Instant::now());
             known.server = watched.server.clone();
-            let (found, door) = (self.fence_found.0.clone(), door.clone());
+            let (found, pool) = (self.fence_found.0.clone(), self.pool.clone());
             tokio::spawn(async move {
-                let fence = probe::fence(&watched.server, door.as_deref()).await;
-                let shown = fence_shown(&fence);
+                let fence = fence::tried(&pool, watched.server_id, &watched.server).await;
+                let shown = fence::shown(&fence);
                 let tried = Tried { fence, server: watched.server, at: Some(Instant::now()), shown };
                 let _ = found.send((name, tried)).await;
             });
         }
-        Ok(())
     }
 
     /// Judges every server for people, and writes down what changed.
@@ -336,28 +333,12 @@ fn shown(judged: &Judgement, fence: Option<Value>) -> Value {
     json!({ "verdict": verdict, "reason": judged.reason, "votes": votes, "fence": fence })
 }
 
-fn fence_shown(fence: &Fence) -> Value {
-    let (state, reason) = match fence {
-        Fence::Holds => ("holds", "the canary gets in at the front door and is refused at the primary itself"),
-        Fence::Open(reason) => ("open", reason.as_str()),
-        Fence::Unknown(reason) => ("unknown", reason.as_str()),
-    };
-    json!({ "state": state, "reason": reason, "at": Utc::now() })
-}
-
 /// What an earlier life of this process found out.
 fn restored(watched: &Watched) -> Tried {
     let shown = watched.health.as_ref().map(|health| health["fence"].clone()).unwrap_or_default();
-    let reason = shown["reason"].as_str().unwrap_or_default().to_owned();
-    let fence = match shown["state"].as_str() {
-        Some("holds") => Fence::Holds,
-        Some("open") => Fence::Open(reason),
-        Some("unknown") => Fence::Unknown(reason),
-        _ => Fence::Unknown(format!(
-            "nobody has tried yet whether users reach {} past the front doors",
-            watched.server.name
-        )),
-    };
+    let fence = fence::restored(&shown).unwrap_or_else(|| {
+        Fence::Unknown(format!("nobody has tried yet whether users reach {} past the front doors", watched.server.name))
+    });
     Tried { fence, server: watched.server.clone(), at: None, shown }
 }
 

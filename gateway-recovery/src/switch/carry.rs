@@ -15,6 +15,7 @@ use understudy_replication::{
     plan::{Step, is_system_flag, plan},
 };
 
+use super::delivery::Delivery;
 use crate::{
     append::{self, Outcome},
     standby::Standby,
@@ -30,6 +31,8 @@ pub(crate) struct Fetched {
     pub(crate) row: Row,
     pub(crate) content: ContentRef,
     pub(crate) loose: Digest,
+    /// What a mail exchanger handed over, where one did.
+    pub(crate) delivery: Option<Digest>,
 }
 
 /// Where contents go and come from.
@@ -57,8 +60,8 @@ impl Depot {
             done.sort_by_key(|(uid, ..)| *uid);
             for row in rows {
                 if let Ok(at) = done.binary_search_by_key(&row.uid, |(uid, ..)| *uid) {
-                    let (_, content, loose) = done[at];
-                    fetched.push(Fetched { row, content, loose });
+                    let (_, content, loose, delivery) = done[at];
+                    fetched.push(Fetched { row, content, loose, delivery });
                 }
             }
         }
@@ -190,27 +193,28 @@ pub(crate) fn addition(folder: FolderId, fetched: &Fetched, flags: &[String]) ->
 
 struct Sink {
     receiving: Receiving,
-    current: Option<(Uid, BothDigests)>,
-    done: Vec<(Uid, ContentRef, Digest)>,
+    current: Option<(Uid, BothDigests, Delivery)>,
+    done: Vec<(Uid, ContentRef, Digest, Option<Digest>)>,
 }
 
 impl BodySink for Sink {
     fn start(&mut self, uid: Uid, size: u64) -> io::Result<()> {
-        self.current = Some((uid, BothDigests::default()));
+        self.current = Some((uid, BothDigests::default(), Delivery::default()));
         self.receiving.unnamed(size)
     }
 
     fn chunk(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if let Some((_, digests)) = &mut self.current {
+        if let Some((_, digests, delivery)) = &mut self.current {
             digests.update(bytes);
+            delivery.update(bytes);
         }
         self.receiving.write(bytes)
     }
 
     fn end(&mut self) -> io::Result<()> {
         let content = self.receiving.end_unnamed()?;
-        if let Some((uid, digests)) = self.current.take() {
-            self.done.push((uid, content, digests.finish().1));
+        if let Some((uid, digests, delivery)) = self.current.take() {
+            self.done.push((uid, content, digests.finish().1, delivery.finish()));
         }
         Ok(())
     }

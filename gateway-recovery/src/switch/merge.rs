@@ -38,6 +38,8 @@ pub(crate) struct Fresh {
     pub(crate) digest: Digest,
     /// The digest of what is left when everything servers alter is taken out.
     pub(crate) loose: Digest,
+    /// The digest of what a mail exchanger handed over, where one did: equal in two deliveries of one mail.
+    pub(crate) delivery: Option<Digest>,
 }
 
 /// One side of a folder.
@@ -223,7 +225,15 @@ impl<'a> Merging<'a> {
             }
         }
         for fresh in alone {
-            match take_loose(&mut self.fresh_primary, fresh.loose) {
+            let altered = take_loose(&mut self.fresh_primary, fresh.loose);
+            if altered.is_none()
+                && let Some(twin) = take_delivery(&mut self.fresh_primary, fresh)
+                && self.scope == Scope::Home
+            {
+                // The user has the one on the standby; the other was delivered and nobody heard of it.
+                self.merge.expunge_primary.push((twin.uid, NO_ROW));
+            }
+            match altered {
                 Some(twin) => self.both(twin.uid, fresh.uid, &none, None, NO_ROW, true),
                 None if self.scope == Scope::Home => {
                     self.merge.to_primary.push(Carry { uid: fresh.uid, flags: fresh.flags.clone(), row: None });
@@ -238,7 +248,7 @@ impl<'a> Merging<'a> {
 }
 
 /// No message has this UID.
-const NO_ROW: Uid = Uid(0);
+pub(crate) const NO_ROW: Uid = Uid(0);
 
 fn take<'a>(fresh: &mut Vec<&'a Fresh>, digest: Digest) -> Option<&'a Fresh> {
     let at = fresh.iter().position(|fresh| fresh.digest == digest)?;
@@ -247,6 +257,12 @@ fn take<'a>(fresh: &mut Vec<&'a Fresh>, digest: Digest) -> Option<&'a Fresh> {
 
 fn take_loose<'a>(fresh: &mut Vec<&'a Fresh>, loose: Digest) -> Option<&'a Fresh> {
     let at = fresh.iter().position(|fresh| fresh.loose == loose)?;
+    Some(fresh.remove(at))
+}
+
+/// The same mail, delivered another time.
+fn take_delivery<'a>(fresh: &mut Vec<&'a Fresh>, other: &Fresh) -> Option<&'a Fresh> {
+    let at = fresh.iter().position(|fresh| fresh.delivery.is_some() && fresh.delivery == other.delivery)?;
     Some(fresh.remove(at))
 }
 
@@ -288,7 +304,7 @@ mod tests {
 
     fn fresh(uid: u32, content: &str, text: &str) -> Fresh {
         let digest = Digest::of(content.as_bytes());
-        Fresh { uid: Uid(uid), flags: flags(text), digest, loose: digest }
+        Fresh { uid: Uid(uid), flags: flags(text), digest, loose: digest, delivery: None }
     }
 
     fn row(uid: u32, standby: u32, content: &str, text: &str) -> Common {
@@ -392,5 +408,17 @@ mod tests {
         let mut copy = fresh(7, "a altered", "");
         copy.loose = Digest::of(b"a");
         check(Scope::Home, &[], &side(&[], vec![fresh(1, "a", "")]), &side(&[], vec![copy]), "1=7");
+    }
+
+    #[test]
+    fn a_mail_that_was_delivered_to_both_sides_stays_once() {
+        let copy = |uid, content: &str| Fresh { delivery: Some(Digest::of(b"queued")), ..fresh(uid, content, "") };
+        let (primary, standby) =
+            (side(&[], vec![copy(1, "to the primary")]), side(&[], vec![copy(7, "to the standby")]));
+        check(Scope::Stragglers, &[], &primary, &standby, "");
+        check(Scope::Home, &[], &primary, &standby, "p<7 p-1");
+        // Two on one side are two.
+        let twice = side(&[], vec![copy(1, "to the primary"), copy(2, "to an alias")]);
+        check(Scope::Stragglers, &[], &twice, &standby, "s<2");
     }
 }

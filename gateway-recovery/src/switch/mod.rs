@@ -7,6 +7,7 @@
 mod back;
 mod carry;
 mod deferred;
+mod delivery;
 mod door;
 mod equal;
 mod headroom;

@@ -9,8 +9,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 use understudy_database::{
-    continuity::Continuity,
-    journal, mirror, step,
+    continuity, journal, mirror, step,
     switch::{self, Subject, Switch},
 };
 use understudy_imap_session::{Error, FolderName};
@@ -25,7 +24,9 @@ use super::{
     headroom,
     steps::{Steps, Stop, fault},
 };
-use crate::{compare::Comparison, runs::Runner, standby::Standby, verify::verify};
+use crate::{
+    applier::REBUILD_PAUSE, compare::Comparison, quiet::Quiet, runs::Runner, standby::Standby, verify::verify,
+};
 
 /// A pass that takes no longer is nearly empty.
 const QUICK: Duration = Duration::from_millis(400);
@@ -42,6 +43,11 @@ pub(crate) const SWEEP: Duration = Duration::from_secs(60);
 /// In an emergency: how long to wait for the primary's last words, and for what was received to be applied.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(3);
 const APPLYING: Duration = Duration::from_secs(60);
+/// How long folders that are being rebuilt under the primary's UIDs are waited for while the user works.
+const REBUILDING: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(100);
+/// How long the applier may take to come to its end before the flip.
+const STOPPING: Duration = Duration::from_secs(10);
 
 impl Runner {
     /// Moves one mailbox to the standby. What it was like is told either way.
@@ -86,7 +92,7 @@ impl Runner {
     async fn over_as_planned(&self, steps: &Steps, switch: &Switch, subject: &Subject) -> Result<(), Stop> {
         steps.may_go_on()?;
         steps.take("check", check(subject), |()| "done".to_owned()).await?;
-        let live = steps.take("live", self.live(steps, subject), |live| live.told.clone()).await?;
+        let mut live = steps.take("live", self.live(steps, subject), |live| live.told.clone()).await?;
         steps.may_go_on()?;
         let held = steps.take("hold", self.hold(switch, "switching_over"), |_| "done".to_owned()).await?;
         let cutting = door::cut(&self.pool, slice::from_ref(&switch.mailbox), switch.target.other());
@@ -97,6 +103,7 @@ impl Runner {
         let away = held.since;
         let flipping = async {
             headroom::raise(&self.pool, subject).await;
+            self.stop_applying(&mut live.quiet, subject).await?;
             flip(held, switch).await
         };
         steps.take("flip", flipping, |()| format!("away for {} ms", away.elapsed().as_millis())).await?;
@@ -110,6 +117,8 @@ impl Runner {
 
     /// Passes while the user works, until one is nearly empty; and a first comparison.
     async fn live(&self, steps: &Steps, subject: &Subject) -> Result<Live, Stop> {
+        self.rebuilt(steps, subject.mailbox).await?;
+        let quiet = Quiet::over(&self.applying, vec![subject.mailbox]);
         let mut seq = Seq(subject.applied);
         for pass in 1..=PASSES {
             steps.may_go_on()?;
@@ -125,7 +134,32 @@ impl Runner {
         let found = verify(&self.pool, &self.board, &target, false).await?;
         self.apply_again_what_was_reset(subject.mailbox, &found);
         let (differing, told) = differing(&found);
-        Ok(Live { seq, equal: differing == 0, told })
+        Ok(Live { seq, equal: differing == 0, told, quiet })
+    }
+
+    /// Lets folders get the primary's UIDs first, where that is soon done.
+    async fn rebuilt(&self, steps: &Steps, mailbox: MailboxId) -> Result<(), Stop> {
+        let deadline = Instant::now() + REBUILDING;
+        while Instant::now() < deadline && !continuity::due(&self.pool, mailbox, REBUILD_PAUSE).await?.is_empty() {
+            self.applying.received(mailbox);
+            steps.pause(LOOK).await?;
+        }
+        Ok(())
+    }
+
+    /// Nothing is done on the standby by us from here on: what is there is the user's.
+    async fn stop_applying(&self, quiet: &mut Quiet, subject: &Subject) -> Result<(), Stop> {
+        let is_at_work = !quiet.stop(STOPPING).await.is_empty();
+        if is_at_work || self.is_swapping(subject.mailbox).await? {
+            let doing = if is_at_work { "changes are still being applied" } else { "a folder is just being replaced" };
+            return Err(fault(
+                "standby_busy",
+                format!("{}: {doing} on the standby", subject.standby.name),
+                format!("Ask again; see what it is busy with: `understudy mailbox show {}`.", subject.address),
+            )
+            .into());
+        }
+        Ok(())
     }
 
     pub(super) async fn hold(&self, switch: &Switch, phase: &str) -> Result<Held, Stop> {
@@ -160,8 +194,7 @@ impl Runner {
 
     /// Is a rebuilt folder just taking the place of another on the standby?
     async fn is_swapping(&self, mailbox: MailboxId) -> Result<bool, Stop> {
-        let folders = mirror::folders(&self.pool, mailbox).await?;
-        Ok(folders.iter().any(|folder| folder.continuity == Continuity::Swapping))
+        Ok(!continuity::swapping_in(&self.pool, &[mailbox]).await?.is_empty())
     }
 
     /// Compares again unless nothing changed since the sides were found equal; of new messages the content too.
@@ -246,6 +279,7 @@ impl Runner {
         moving: &Moving<'_>,
     ) -> Result<(), Stop> {
         steps.may_go_on()?;
+        let mut quiet = Quiet::over(&self.applying, vec![subject.mailbox]);
         let stake = steps
             .take("check", self.stake(subject, moving), |stake| stake["told"].as_str().unwrap_or_default().to_owned())
             .await?;
@@ -257,6 +291,7 @@ impl Runner {
         let away = held.since;
         let flipping = async {
             headroom::raise(&self.pool, subject).await;
+            self.stop_applying(&mut quiet, subject).await?;
             flip(held, switch).await
         };
         steps.take("flip", flipping, |()| format!("away for {} ms", away.elapsed().as_millis())).await?;
@@ -366,6 +401,7 @@ struct Live {
     seq: Seq,
     equal: bool,
     told: String,
+    quiet: Quiet,
 }
 
 /// How many differences a switch must not have; what the standby stores in its own way is known already.

@@ -19,7 +19,7 @@ use understudy_replication::folders::rebase;
 
 use super::{
     carry::{self, Depot, Fetched, addition, stored},
-    merge::{Carry, Flags, Merge, Scope, lacking, merge},
+    merge::{Carry, Flags, Merge, NO_ROW, Scope, lacking, merge},
     sides::{self, Listed, Read, Sides},
     tree::{self, Place},
 };
@@ -519,7 +519,7 @@ impl Passes {
             let Some(path) = path.as_ref().filter(|_| !uids.is_empty()) else { continue };
             let name = side.session().name_for(path);
             carry::expunge(side, &name, uids.iter().map(|(uid, _)| *uid).collect()).await?;
-            uids.iter().for_each(|(_, row)| gone.insert(*row));
+            uids.iter().filter(|(_, row)| *row != NO_ROW).for_each(|(_, row)| gone.insert(*row));
         }
         report.removed_from_primary += merge.expunge_primary.len() as u64;
         report.removed_from_standby += merge.expunge_standby.len() as u64;

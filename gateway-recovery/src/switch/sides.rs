@@ -238,6 +238,7 @@ pub(crate) async fn read(
             flags: fetched.row.flags.clone(),
             digest: fetched.content.digest,
             loose: fetched.loose,
+            delivery: fetched.delivery,
         });
         read.fetched.insert(fetched.row.uid, fetched);
     }

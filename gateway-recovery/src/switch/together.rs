@@ -17,7 +17,7 @@ use futures_util::{StreamExt, future::join, stream};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use understudy_database::{
-    link, route,
+    continuity, link, route, run,
     step::{self, Ago},
     switch::together::{self as rows, Candidate},
 };
@@ -26,7 +26,7 @@ use understudy_protocol::{Epoch, MailboxId, Side};
 
 use self::who::Sorted;
 use super::{AT_ONCE_IN_EMERGENCY, Moving, door, headroom, over::SWEEP, steps::Stop};
-use crate::runs::Runner;
+use crate::{quiet::Quiet, runs::Runner};
 
 pub(super) use self::who::Found;
 
@@ -36,6 +36,8 @@ const TOGETHER: usize = 500;
 const GROUPS: usize = 2;
 /// How often at most the source gateway is told whom it need not look after any more.
 const TELLING: Duration = Duration::from_secs(10);
+/// How long appliers may take to come to their end. The whole group's users wait.
+const STOPPING: Duration = Duration::from_secs(2);
 const RELEASED: &str = "log-ins and deliveries reach the standby";
 
 type Results = HashMap<MailboxId, Value>;
@@ -90,8 +92,32 @@ impl Runner {
         group.iter().filter_map(|(mailbox, _)| results.remove(mailbox)).collect()
     }
 
-    /// Takes a group through the steps. Those without a result afterwards could not go on together.
+    /// Takes a group through the steps. Those without a result afterwards could not go on together; steps that they had begun are ended.
     async fn in_step(&self, moving: &Moving<'_>, sorted: Sorted, results: &mut Results) -> Result<(), Stop> {
+        let mut begun = Vec::new();
+        let taken = self.steps_of_all(moving, sorted, results, &mut begun).await;
+        if taken.is_err() {
+            for (step, mailboxes) in begun {
+                step::end(
+                    &self.pool,
+                    moving.run.run_id,
+                    step,
+                    &mailboxes,
+                    "failed for all together: each goes on by itself",
+                )
+                .await?;
+            }
+        }
+        taken
+    }
+
+    async fn steps_of_all(
+        &self,
+        moving: &Moving<'_>,
+        sorted: Sorted,
+        results: &mut Results,
+        begun: &mut Vec<(step::Begun, Vec<MailboxId>)>,
+    ) -> Result<(), Stop> {
         let Sorted { ready, already, flipped } = sorted;
         let already: Vec<(Candidate, Value)> =
             already.into_iter().map(|one| (one, json!({ "outcome": "already" }))).collect();
@@ -102,6 +128,7 @@ impl Runner {
         }
 
         let started = Instant::now();
+        let mut quiet = Quiet::over(&self.applying, ready.iter().map(|one| one.mailbox).collect());
         let (ready, stakes) = self.check_together(moving, ready, started, results).await?;
         if ready.is_empty() {
             return Ok(());
@@ -113,6 +140,7 @@ impl Runner {
         let since = Instant::now();
         let (ready, hold) = self.announce(moving, ready, stakes, started).await?;
         let numbers: Vec<MailboxId> = ready.iter().map(|one| one.mailbox).collect();
+        begun.push((hold, numbers.clone()));
         if moving.cancel.is_cancelled() {
             return self.let_go(moving, &ready, Some(hold), results).await;
         }
@@ -123,14 +151,17 @@ impl Runner {
         let cut = door::cut(&self.pool, &numbers, Side::Primary).await?;
         failpoint::here("switch.cut");
         let was_cut = Instant::now();
-        if moving.cancel.is_cancelled() {
+        // The last moment: what somebody asked for by now counts, whether it was noticed already or not.
+        if run::cancel_requested(&self.pool, moving.run.run_id).await? {
             drop(transaction);
             return self.let_go(moving, &ready, Some(hold), results).await;
         }
         self.headroom(&ready).await?;
         let mut as_read: HashMap<MailboxId, Epoch> = ready.iter().map(|one| (one.mailbox, one.epoch)).collect();
-        // The primary spoke after all: what came is applied first, by itself.
-        for mailbox in rows::lagging(&self.pool, &numbers).await? {
+        // The primary spoke after all, or the standby is not done with what came before: that is first, by itself.
+        let at_work = quiet.stop(STOPPING).await;
+        let swapping = continuity::swapping_in(&self.pool, &numbers).await?;
+        for mailbox in rows::lagging(&self.pool, &numbers).await?.into_iter().chain(at_work).chain(swapping) {
             as_read.remove(&mailbox);
         }
         let meant: Vec<(MailboxId, Epoch)> = routes
@@ -156,6 +187,7 @@ impl Runner {
         let release = step::begin(&mut transaction, run, "release", &flipped).await?;
         failpoint::here("switch.flipping");
         transaction.commit().await?;
+        begun.push((release, flipped.clone()));
         failpoint::here("switch.flipped");
         drop(place);
         let away = since.elapsed();

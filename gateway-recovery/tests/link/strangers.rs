@@ -17,7 +17,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use understudy_database::pairing;
 use understudy_pairing::{
     Authority, Identity, JOIN_PROTOCOL, LINK_PROTOCOL, Request, linked, recovery_name, secret_digest, why_refused,
@@ -128,7 +128,7 @@ async fn say(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &[u8]) ->
     (heard, ended)
 }
 
-async fn encrypted(site: &Site, config: ClientConfig) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+async fn encrypted(site: &Site, config: ClientConfig) -> io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(site.address()).await?;
     TlsConnector::from(Arc::new(config)).connect(recovery_name(), stream).await
 }
@@ -269,6 +269,18 @@ async fn on_a_connection_that_asks_to_join_nothing_else_is_answered() {
     assert_untouched(&site, mailbox).await;
 }
 
+/// A connection on which a part of a shipment has been said.
+async fn amid_a_shipment(site: &Site, mailbox: MailboxId, identity: &Identity) -> io::Result<TlsStream<TcpStream>> {
+    let cargo = Cargo::default().whole(mailbox, 1, &[&vec![b'x'; 60_000]]).bytes;
+    let mut stream = encrypted(site, source(identity)).await?;
+    let mut start = head();
+    for piece in cargo[..50_000].chunks(10_000) {
+        start.extend(frame(DATA, 0, 1, piece));
+    }
+    stream.write_all(&start).await?;
+    Ok(stream)
+}
+
 #[tokio::test]
 async fn who_is_revoked_amid_a_shipment_is_cut_off_and_nothing_of_it_counts() {
     let (mut site, mailbox) = Site::with_mailbox().await;
@@ -277,13 +289,7 @@ async fn who_is_revoked_amid_a_shipment_is_cut_off_and_nothing_of_it_counts() {
     let peer = list(&site, &identity).await;
     site.restart_paired().await;
 
-    let cargo = Cargo::default().whole(mailbox, 1, &[&vec![b'x'; 60_000]]).bytes;
-    let mut stream = encrypted(&site, source(&identity)).await.unwrap();
-    let mut start = head();
-    for piece in cargo[..50_000].chunks(10_000) {
-        start.extend(frame(DATA, 0, 1, piece));
-    }
-    stream.write_all(&start).await.unwrap();
+    let mut stream = amid_a_shipment(&site, mailbox, &identity).await.unwrap();
     let connected = "select count(*) from link_peer where connected_at is not null";
     until("the connection stands", async || site.number(connected).await > 0).await;
     revoke(&site, peer).await;
@@ -291,4 +297,41 @@ async fn who_is_revoked_amid_a_shipment_is_cut_off_and_nothing_of_it_counts() {
     assert_eq!(site.received(mailbox).await.0, 0);
     assert_eq!(site.contents_known().await, 0);
     assert!(refused(&site, source(&identity), mailbox).await.contains("has revoked our certificate"));
+}
+
+/// Signs certificates, each good for longer, until a connection with one is let in before it ends; answers that, amid a shipment.
+async fn let_in_for_a_moment(site: &Site, mailbox: MailboxId) -> (Identity, TlsStream<TcpStream>) {
+    let authority = Authority::open(site.data_dir()).unwrap();
+    for seconds in [2, 4, 8, 16] {
+        let identity = certified(&authority, Duration::from_secs(seconds));
+        let peer = list(site, &identity).await;
+        let is_connected = "select connected_at is not null from link_peer where peer_id = $1";
+        // The list may not have been read yet.
+        while chrono::Utc::now() < identity.life.until {
+            let stream = amid_a_shipment(site, mailbox, &identity).await;
+            let connected: bool = sqlx::query_scalar(is_connected).bind(peer).fetch_one(&site.pool).await.unwrap();
+            if let (true, Ok(stream)) = (connected, stream) {
+                return (identity, stream);
+            }
+        }
+    }
+    panic!("nobody is let in");
+}
+
+/// A source gateway renews in good time; one that does not is cut off at the end, whatever is under way.
+#[tokio::test]
+async fn whose_certificate_ends_amid_a_shipment_is_cut_off_and_nothing_of_it_counts() {
+    let (mut site, mailbox) = Site::with_mailbox().await;
+    site.restart_paired().await;
+    let (identity, mut stream) = let_in_for_a_moment(&site, mailbox).await;
+    let mut heard = Vec::new();
+    let cut = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut heard)).await;
+    assert!(cut.is_ok(), "it is not cut off");
+    assert!(chrono::Utc::now() >= identity.life.until, "it was cut off early");
+    assert_eq!(site.received(mailbox).await.0, 0);
+    assert_eq!(site.contents_known().await, 0);
+    // The second in which it ends belongs to it.
+    let end = identity.life.until + chrono::TimeDelta::seconds(1);
+    until("the certificate has expired", async || chrono::Utc::now() > end).await;
+    assert!(refused(&site, source(&identity), mailbox).await.contains("has expired"));
 }

@@ -44,10 +44,10 @@ use super::{
 };
 
 const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+const CONNECTION_WINDOW: u32 = 24 << 20;
 /// What HTTP/2 may hold of one body, and the kernel of all: little, so that a live change finds a short queue.
 const SEND_BUFFER: usize = 64 << 10;
-const UNSENT: u32 = 128 << 10;
+const UNSENT: u32 = 256 << 10;
 /// How the kernel finds the rate of the line: by what arrives, not by what is lost.
 const LOSS_TOLERANT: &[u8] = b"bbr";
 /// The longest answer that is not a stream, in bytes.

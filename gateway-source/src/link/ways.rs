@@ -181,7 +181,7 @@ impl Ways {
 
     async fn keep(&self) {
         let mut backoff = FIRST_BACKOFF;
-        let mut next = None;
+        let (mut next, mut last_word) = (None, None);
         loop {
             let open = match next.take() {
                 Some(open) => open,
@@ -199,7 +199,7 @@ impl Ways {
                 },
             };
             backoff = FIRST_BACKOFF;
-            self.used(&open);
+            self.used(&open, last_word.take());
             let since = Instant::now();
             self.shared.current.send_replace(Some(open.clone()));
             match self.watch(&open).await {
@@ -210,12 +210,14 @@ impl Ways {
                     next = Some(better);
                 }
                 Left::Ended(why) => {
+                    last_word = Instant::now().checked_sub(open.silence());
                     tracing::warn!(url = open.url, reason = why, "The link broke");
                     self.shared.current.send_replace(None);
                     let bad = since.elapsed() < TRUSTED && self.several();
                     self.left(&open.url, "down", Some(why), bad);
                 }
                 Left::Silent(why, another) => {
+                    last_word = Instant::now().checked_sub(open.silence());
                     tracing::warn!(url = open.url, reason = why, "The link is silent; taking the next way");
                     self.shared.current.send_replace(None);
                     open.ended.cancel();
@@ -251,14 +253,19 @@ impl Ways {
         }
     }
 
-    fn used(&self, open: &Connection) {
+    /// `last_word`: when the way used before was last heard.
+    fn used(&self, open: &Connection, last_word: Option<Instant>) {
         self.state().trouble = None;
         let round_trip = open.round_trip_ms();
         self.change(&open.url, |way| {
             (way.state, way.reason, way.round_trip_ms) = ("used", None, Some(round_trip));
             way.steady = 0;
         });
-        tracing::info!(url = open.url, round_trip_ms = round_trip, "The link is connected");
+        let without_seconds = last_word.map(|last_word| last_word.elapsed().as_secs_f64());
+        if let Some(seconds) = without_seconds {
+            metrics::histogram!("understudy_link_without_seconds").record(seconds);
+        }
+        tracing::info!(url = open.url, round_trip_ms = round_trip, without_seconds, "The link is connected");
     }
 
     fn left(&self, url: &str, state: &'static str, reason: Option<String>, penalise: bool) {

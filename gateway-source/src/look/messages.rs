@@ -53,6 +53,12 @@ impl Look<'_> {
             self.update(listed.folder, |folder| folder.position.seen_mod_seq = selected.mod_seq);
         }
         let below = position.uid_next;
+        // A server that was restored as it had been before gives UIDs out again.
+        let uid_next_back = selected.uid_next != Uid(0) && selected.uid_next < below;
+        let went_back = uid_next_back || (journalled && selected.mod_seq < position.mod_seq);
+        if went_back && !self.still_holds(listed.folder, below).await? {
+            return Ok(self.gone_back(listed));
+        }
         if below == Uid(1) {
             // Nothing captured yet, so nothing can have changed behind this MODSEQ.
             self.update(listed.folder, |folder| folder.position.mod_seq = selected.mod_seq);
@@ -79,15 +85,16 @@ impl Look<'_> {
         let read_again = self.read_again.iter().filter(|(folder, _)| *folder == listed.folder).count() as u64;
         let expected = counted + again + added + unreadable.saturating_sub(read_again);
         let position = folder_position(self.mailbox, listed.folder);
+        let mut same = true;
         if !journalled {
-            self.compare(listed.folder, below).await?;
-        } else if selected.mod_seq < position.mod_seq {
+            same = self.compare(listed.folder, below).await?;
+        } else if went_back {
             // The server lost its index (RFC 7162 §3.1.2.2 aside, measured on Dovecot): its journal is another one now.
             tracing::warn!(mailbox.id = %self.mailbox.id, folder.id = %listed.folder, "The server's journal went back; comparing");
-            self.compare(listed.folder, below).await?;
+            same = self.compare(listed.folder, below).await?;
         } else if selected.mod_seq == position.mod_seq {
             if u64::from(selected.exists) != expected {
-                self.compare(listed.folder, below).await?;
+                same = self.compare(listed.folder, below).await?;
             }
         } else {
             let changes = self.reader.session().await?.changes(below, position.mod_seq).await?;
@@ -95,13 +102,48 @@ impl Look<'_> {
             self.late_flags(listed.folder, changes.flags);
             if self.reader.level() == Level::Condstore {
                 if u64::from(selected.exists) != expected {
-                    self.compare_uids(listed.folder, below).await?;
+                    same = self.compare_uids(listed.folder, below).await?;
                 }
             } else {
                 self.late_expunged(listed.folder, vanished);
             }
         }
+        if !same {
+            return Ok(self.gone_back(listed));
+        }
+        if uid_next_back {
+            self.late.back.insert(listed.folder, (below, selected.uid_next));
+        }
         self.late.positions.insert(listed.folder, selected.mod_seq);
+        Ok(true)
+    }
+
+    /// The folder's UIDs are other messages' than they were: nothing that is known by them holds any more.
+    fn gone_back(&mut self, listed: &Listed<'_>) -> bool {
+        tracing::warn!(mailbox.id = %self.mailbox.id, folder.id = %listed.folder,
+            "The server was restored as it had been before, and gave UIDs to other messages; the folder is captured anew");
+        self.mailbox.gone_back.insert(listed.folder);
+        self.not_yet(&listed.listed.path, "was restored, and gave UIDs to other messages")
+    }
+
+    /// Are the messages of the open folder below `below` those that were captured under their UIDs?
+    async fn still_holds(&mut self, folder: FolderId, below: Uid) -> anyhow::Result<bool> {
+        let there: Vec<Uid> =
+            self.reader.session().await?.uids(Uid(1)).await?.iter().filter(|&uid| uid < below).collect();
+        for slice in there.chunks(LISTING_UIDS) {
+            let (Some(&low), Some(&high)) = (slice.first(), slice.last()) else { continue };
+            let known = self.mailbox.marks_between(folder, low, high).await?;
+            let (rows, _) = fetch::rows(self.reader, &self.open_folder()?, &slice.iter().copied().collect()).await?;
+            let is_another = |row: &Row| {
+                known.get(&row.uid).is_some_and(|(identity, size)| match (identity, &row.identity) {
+                    (Some(known), Some(now)) => known != now,
+                    _ => *size != row.size,
+                })
+            };
+            if rows.iter().any(is_another) {
+                return Ok(false);
+            }
+        }
         Ok(true)
     }
 
@@ -231,8 +273,9 @@ impl Look<'_> {
         Ok(added)
     }
 
-    /// Compares all flags below `below` in the open folder with those remembered; finds removals and additions too.
-    async fn compare(&mut self, folder: FolderId, below: Uid) -> anyhow::Result<()> {
+    /// Compares all flags below `below` in the open folder with those remembered; finds removals and additions too. Answers whether
+    /// the UIDs still are those messages'.
+    async fn compare(&mut self, folder: FolderId, below: Uid) -> anyhow::Result<bool> {
         let there: Vec<Uid> =
             self.reader.session().await?.uids(Uid(1)).await?.iter().filter(|&uid| uid < below).collect();
         let mut changed = Vec::new();
@@ -250,20 +293,24 @@ impl Look<'_> {
     }
 
     /// Finds what was removed, where the server does not say (CONDSTORE without QRESYNC).
-    async fn compare_uids(&mut self, folder: FolderId, below: Uid) -> anyhow::Result<()> {
+    async fn compare_uids(&mut self, folder: FolderId, below: Uid) -> anyhow::Result<bool> {
         let there = self.reader.session().await?.uids(Uid(1)).await?.iter().filter(|&uid| uid < below).collect();
         self.compare_with(folder, below, there).await
     }
 
-    async fn compare_with(&mut self, folder: FolderId, below: Uid, there: UidSet) -> anyhow::Result<()> {
+    async fn compare_with(&mut self, folder: FolderId, below: Uid, there: UidSet) -> anyhow::Result<bool> {
         let known = self.mailbox.known_uids(folder).await?;
         let unreadable = self.mailbox.unreadable.of(folder);
         let gone = |&uid: &Uid| uid < below && !there.contains(uid);
         self.late_expunged(folder, known.iter().chain(unreadable.iter()).filter(gone).collect());
         let fresh: UidSet = there.iter().filter(|&uid| !known.contains(uid) && !unreadable.contains(uid)).collect();
         if !fresh.is_empty() {
+            // What was gone and is there again may not be all that is other than it was.
+            if !self.still_holds(folder, below).await? {
+                return Ok(false);
+            }
             self.add(folder, &fresh, false).await?;
         }
-        Ok(())
+        Ok(true)
     }
 }

@@ -27,7 +27,11 @@ impl Look<'_> {
                 folder: folder.folder,
                 path: folder.path.clone(),
                 identity: folder.identity.clone(),
-                uid_validity: folder.position.uid_validity,
+                // None that a server gives: nothing listed is this folder any more.
+                uid_validity: match self.mailbox.gone_back.contains(&folder.folder) {
+                    true => UidValidity(0),
+                    false => folder.position.uid_validity,
+                },
                 selectable: folder.selectable,
             })
             .collect();

@@ -3,9 +3,12 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use super::{API_KEY, Format, Options, Ports, is_root};
+use anyhow::Result;
 
-pub(super) fn text(options: &Options, dir: &Path, address: Ipv4Addr, ports: Ports) -> String {
+use super::{API_KEY, Format, Options, Ports, is_root};
+use crate::front_door::filled;
+
+pub(super) fn text(options: &Options, dir: &Path, address: Ipv4Addr, ports: Ports) -> Result<String> {
     let dir = dir.display();
     let location = match options.format {
         Format::Mdbox => "mdbox:~/mdbox",
@@ -97,7 +100,7 @@ protocol imap {{
 }}
 ",
         name = options.name,
-        user_passdb = user_passdb(options, &dir.to_string()),
+        user_passdb = user_passdb(options, &dir.to_string())?,
         fsync = options.mail_fsync,
         plugins = plugins.join(" "),
         imap_plugins = options.imap_plugins.join(" "),
@@ -121,19 +124,27 @@ protocol imap {{
     if !is_root() {
         text += &as_ordinary_user();
     }
-    text + &options.extra
+    Ok(text + &options.extra)
 }
 
 /// Who may log in, and from where. A master's log-in was taken before; it only needs the user to be there.
-fn user_passdb(options: &Options, dir: &str) -> String {
-    let users = |more: &str| format!("passdb {{\n  driver = passwd-file\n  args = {dir}/users\n{more}}}");
-    match options.users_only_from {
-        None => users(""),
-        Some(address) => {
-            let fenced = format!("  override_fields = allow_real_nets={address}/32\n  skip = authenticated\n");
-            format!("{}\n{}", users(&fenced), users("  skip = unauthenticated\n"))
-        }
-    }
+fn user_passdb(options: &Options, dir: &str) -> Result<String> {
+    let lease = match options.lease {
+        None => String::new(),
+        Some(_) => filled("primary-lease.conf", &[("CONFIG_DIR", dir.to_owned())])?,
+    };
+    let users = match options.users_only_from {
+        None => format!("passdb {{\n  driver = passwd-file\n  args = {dir}/users\n}}"),
+        Some(address) => filled(
+            "primary-users.conf",
+            &[
+                ("DRIVER", "passwd-file".to_owned()),
+                ("ARGS", format!("{dir}/users")),
+                ("FRONT_DOORS", format!("{address}/32")),
+            ],
+        )?,
+    };
+    Ok(lease + &users)
 }
 
 /// Without root there is one user for everything, and no chroot.

@@ -8,14 +8,24 @@ use tokio::net::TcpStream;
 
 /// Hands in one message; fails with the server's words when it is refused.
 pub async fn deliver(server: SocketAddr, to: &str, subject: &str) -> Result<()> {
+    say(server, "EHLO", to, &format!("From: sender@example.net\r\nTo: {to}\r\nSubject: {subject}\r\n\r\nHello.\r\n"))
+        .await
+}
+
+/// Hands this message to a mail server itself, by LMTP.
+pub async fn hand_over(server: SocketAddr, to: &str, message: &str) -> Result<()> {
+    say(server, "LHLO", to, message).await
+}
+
+async fn say(server: SocketAddr, greeting: &str, to: &str, message: &str) -> Result<()> {
     let mut stream = BufReader::new(TcpStream::connect(server).await?);
     answer(&mut stream).await?;
     for (command, good) in [
-        ("EHLO client.example.net".to_owned(), '2'),
+        (format!("{greeting} client.example.net"), '2'),
         ("MAIL FROM:<sender@example.net>".to_owned(), '2'),
         (format!("RCPT TO:<{to}>"), '2'),
         ("DATA".to_owned(), '3'),
-        (format!("From: sender@example.net\r\nTo: {to}\r\nSubject: {subject}\r\n\r\nHello.\r\n."), '2'),
+        (format!("{message}."), '2'),
         ("QUIT".to_owned(), '2'),
     ] {
         stream.write_all(format!("{command}\r\n").as_bytes()).await?;

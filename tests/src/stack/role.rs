@@ -21,13 +21,19 @@ pub(super) struct Role {
     pub(super) name: &'static str,
     dir: PathBuf,
     arguments: Vec<String>,
+    /// Its time zone, where it matters.
+    zone: Option<String>,
     child: Option<Child>,
 }
 
 impl Role {
     pub(super) fn new(name: &'static str, dir: &Path, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        Self { name, dir: dir.to_owned(), arguments, child: None }
+        Self { name, dir: dir.to_owned(), arguments, zone: None, child: None }
+    }
+
+    pub(super) fn in_zone(self, zone: &str) -> Self {
+        Self { zone: Some(zone.to_owned()), ..self }
     }
 
     pub(super) fn pid(&self) -> Option<u32> {
@@ -45,7 +51,8 @@ impl Role {
             .args(&self.arguments)
             .env("UNDERSTUDY_CONFIG", config_file(&self.dir))
             .env(failpoint::VARIABLE, Failpoints::in_dir(&self.dir).dir())
-            .current_dir(&self.dir);
+            .current_dir(&self.dir)
+            .envs(self.zone.as_ref().map(|zone| ("TZ", zone)));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.child = Some(command.spawn().with_context(|| format!("could not start understudy {}", self.name))?);
         Ok(())
@@ -67,6 +74,15 @@ impl Role {
             self.child = None;
         }
         aborted
+    }
+
+    /// Whether it ended by itself; then it can be started again.
+    pub(super) fn give_up_ended(&mut self) -> bool {
+        let ended = self.ended().is_some();
+        if ended {
+            self.child = None;
+        }
+        ended
     }
 
     /// `whole`: its children get the signal too.

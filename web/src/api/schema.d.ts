@@ -437,6 +437,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/mailboxes/{address}/folders": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The folders of a mailbox on both sides, by name. */
+        get: operations["mailboxes_folders"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/mailboxes/{address}/held": {
         parameters: {
             query?: never;
@@ -550,6 +567,23 @@ export interface paths {
         put?: never;
         /** Moves a mailbox to its standby. */
         post: operations["switching_switchover"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/mailboxes/{address}/transactions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The transactions of a mailbox that the recovery site received, newest first. */
+        get: operations["mailboxes_transactions"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -826,6 +860,23 @@ export interface paths {
         get: operations["prices_get"];
         /** Sets prices from a month on; what was set for that month is replaced. */
         put: operations["prices_put"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/prices/estimate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What so many mailboxes more would cost, by the prices of this month, if each had the same share of the bytes. */
+        get: operations["prices_estimate"];
+        put?: never;
         post?: never;
         delete?: never;
         options?: never;
@@ -1381,7 +1432,14 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description The further names of a user. */
+        /**
+         * @description The further names of a user.
+         * @example {
+         *       "aliases": [
+         *         "annie@example.org"
+         *       ]
+         *     }
+         */
         Aliases: {
             /**
              * @description Log-ins and addresses that mean this mailbox, besides its own. Case does not matter.
@@ -1396,7 +1454,14 @@ export interface components {
             /** Format: int64 */
             mailboxes: number;
         };
-        /** @description A switchover to be told ahead, to the users of the mailboxes selected. */
+        /**
+         * @description A switchover to be told ahead, to the users of the mailboxes selected.
+         * @example {
+         *       "reason": "The server is being renewed.",
+         *       "server": "mail-a",
+         *       "starts_at": "2026-11-28 22:00"
+         *     }
+         */
         Announcement: {
             group?: string | null;
             reason?: string;
@@ -1533,13 +1598,27 @@ export interface components {
             /** Format: int64 */
             switchovers: number;
         };
-        /** @description How long to wait. */
+        /**
+         * @description How long to wait.
+         * @example {
+         *       "timeout_seconds": 60
+         *     }
+         */
         Barrier: {
             reason?: string;
             /** Format: int32 */
             timeout_seconds?: number;
         };
-        /** @description Some mailboxes by address, or all. */
+        /**
+         * @description Some mailboxes by address, or all.
+         * @example {
+         *       "addresses": [
+         *         "ana@example.org",
+         *         "ben@example.org"
+         *       ],
+         *       "timeout_seconds": 60
+         *     }
+         */
         Barriers: {
             addresses?: string[] | null;
             all?: boolean;
@@ -1549,7 +1628,12 @@ export interface components {
             /** Format: int32 */
             timeout_seconds?: number;
         };
-        /** @description Why; for the record. */
+        /**
+         * @description Why; for the record.
+         * @example {
+         *       "reason": "The server is being renewed."
+         *     }
+         */
         Because: {
             reason?: string;
         };
@@ -1601,7 +1685,13 @@ export interface components {
             /** Format: double */
             within_seconds: number;
         };
-        /** @description At which pace, and how long each message may take. */
+        /**
+         * @description At which pace, and how long each message may take.
+         * @example {
+         *       "every_seconds": 60,
+         *       "within_seconds": 30
+         *     }
+         */
         CanaryChange: {
             /**
              * Format: double
@@ -1637,12 +1727,22 @@ export interface components {
             /** @description A message may be appended there and removed again. */
             write?: boolean;
         };
-        /** @description What to try. */
+        /**
+         * @description What to try.
+         * @example {
+         *       "address": "ana@example.org"
+         *     }
+         */
         CheckRequest: {
             /** @description Log in as this user too. */
             address?: string | null;
         };
-        /** @description What the app shows. */
+        /**
+         * @description What the app shows.
+         * @example {
+         *       "code": "492039"
+         *     }
+         */
         Code: {
             code: string;
         };
@@ -1651,7 +1751,13 @@ export interface components {
             /** @description Each logs in once where the app is lost. Null when this answer is given again to the same `Idempotency-Key`. */
             recovery_codes?: string[] | null;
         };
-        /** @description Where else a mailbox's user is told. */
+        /**
+         * @description Where else a mailbox's user is told.
+         * @example {
+         *       "alternate": "ana@example.net",
+         *       "language": "de"
+         *     }
+         */
         Contact: {
             /**
              * @description An address outside the mailbox.
@@ -1780,6 +1886,40 @@ export interface components {
             name: string;
             remedy: string;
         };
+        /** @description A folder on both sides, as of the last transaction applied. */
+        Folder: {
+            /**
+             * @description For people: components joined with `/`.
+             * @example Archive/2026
+             */
+            folder: string;
+            path: string[];
+            primary: components["schemas"]["FolderSide"];
+            /** @description False for a level that only holds other folders. */
+            selectable: boolean;
+            special_use: string[];
+            standby?: components["schemas"]["FolderSide"] | null;
+            /** @description Whether the standby's messages have the primary's UIDs, and if not, why. */
+            uid_continuity: boolean;
+            uid_continuity_lost: string;
+        };
+        /** @description A folder on one side. */
+        FolderSide: {
+            /**
+             * Format: int64
+             * @description Their bytes, on the primary.
+             */
+            bytes?: number | null;
+            /**
+             * Format: int64
+             * @description Messages; on the standby, those that it holds as they are.
+             */
+            messages: number;
+            /** @description As the server spells it; empty where it is not known. */
+            name: string;
+            /** Format: int64 */
+            uid_validity: number;
+        };
         /** @description Mailboxes handled together. */
         Group: {
             /** @description The same by state; every state is there. */
@@ -1854,7 +1994,13 @@ export interface components {
              */
             uid: number;
         };
-        /** @description How to bring one mailbox home. */
+        /**
+         * @description How to bring one mailbox home.
+         * @example {
+         *       "dry_run": true,
+         *       "reason": "What would change?"
+         *     }
+         */
         Home: {
             /**
              * @description Only say what would change.
@@ -1934,6 +2080,43 @@ export interface components {
             captured: number;
             /** Format: int64 */
             received: number;
+        };
+        /** @description A transaction of a mailbox's journal, and what is in it. */
+        JournalEntry: {
+            /**
+             * Format: date-time
+             * @description Null while it waits.
+             */
+            applied_at?: string | null;
+            /** Format: date-time */
+            captured_at: string;
+            /** Format: int64 */
+            content_bytes: number;
+            /** Format: int64 */
+            epoch: number;
+            /** Format: int64 */
+            folders_created: number;
+            /** Format: int64 */
+            folders_deleted: number;
+            /** Format: int64 */
+            folders_renamed: number;
+            /** Format: int64 */
+            messages_added: number;
+            /** Format: int64 */
+            messages_flagged: number;
+            /** Format: int64 */
+            messages_removed: number;
+            /**
+             * Format: int64
+             * @description Special uses and subscriptions.
+             */
+            other: number;
+            /** Format: date-time */
+            received_at: string;
+            /** @description Part of the first copy. */
+            seed: boolean;
+            /** Format: int64 */
+            seq: number;
         };
         /** @description The price of what is kept, in GB (10⁹ bytes) for a month, by the day's end. */
         Kept: {
@@ -2124,7 +2307,13 @@ export interface components {
             /** @description `good`, `expired` or `revoked`. */
             state: string;
         };
-        /** @description Who wants in. */
+        /**
+         * @description Who wants in.
+         * @example {
+         *       "name": "ann",
+         *       "password": "correct horse battery"
+         *     }
+         */
         LogIn: {
             /** @description Six digits of the second factor, or one of the recovery codes, where the account has them. */
             code?: string | null;
@@ -2215,7 +2404,12 @@ export interface components {
             uid_continuity_lost: components["schemas"]["LostFolder"][];
             unproven?: components["schemas"]["Unproven"] | null;
         };
-        /** @description How a mailbox is to be treated from now on; what is left out stays. */
+        /**
+         * @description How a mailbox is to be treated from now on; what is left out stays.
+         * @example {
+         *       "group": "board"
+         *     }
+         */
         MailboxChange: {
             group?: string | null;
             policy?: string | null;
@@ -2324,7 +2518,14 @@ export interface components {
          * @enum {string}
          */
         Mode: "planned" | "emergency";
-        /** @description Something a closed month had wrong. */
+        /**
+         * @description Something a closed month had wrong.
+         * @example {
+         *       "address": "ana@example.org",
+         *       "amount": "-2.50",
+         *       "reason": "agreed on the telephone"
+         *     }
+         */
         NewCorrection: {
             address?: string;
             /**
@@ -2334,7 +2535,16 @@ export interface components {
             amount: string;
             reason: string;
         };
-        /** @description A token to make. */
+        /**
+         * @description A token to make.
+         * @example {
+         *       "name": "site-a",
+         *       "seconds": 600,
+         *       "urls": [
+         *         "https://dr.example.org:8443"
+         *       ]
+         *     }
+         */
         NewInvitation: {
             /**
              * @description What the site will be called; what it calls itself, when left out.
@@ -2353,17 +2563,54 @@ export interface components {
              */
             urls?: string[];
         };
-        /** @description New limits; what is left out stays as it is. */
+        /**
+         * @description New limits; what is left out stays as it is.
+         * @example {
+         *       "seeding": "22:00-06:00: unlimited, else off",
+         *       "wire": "mon-fri 08:00-18:00: 2 MB/s, else unlimited"
+         *     }
+         */
         NewLimits: {
             seeding?: string | null;
             wire?: string | null;
         };
-        /** @description Another password. */
+        /**
+         * @description Another password.
+         * @example {
+         *       "current": "correct horse battery",
+         *       "new": "staple of a different kind"
+         *     }
+         */
         NewPassword: {
             current: string;
             new: string;
         };
-        /** @description Prices to set. */
+        /**
+         * @description Prices to set.
+         * @example {
+         *       "plan": {
+         *         "currency": "EUR",
+         *         "kept": {
+         *           "included_gb": 5,
+         *           "tiers": [
+         *             {
+         *               "price": "0.10"
+         *             }
+         *           ]
+         *         },
+         *         "mailboxes": [
+         *           {
+         *             "price": "2.50",
+         *             "up_to": 100
+         *           },
+         *           {
+         *             "price": "2.00"
+         *           }
+         *         ],
+         *         "minimum": "25.00"
+         *       }
+         *     }
+         */
         NewPrices: {
             plan: components["schemas"]["Plan"];
             /**
@@ -2372,7 +2619,19 @@ export interface components {
              */
             valid_from?: string | null;
         };
-        /** @description A server to add. */
+        /**
+         * @description A server to add.
+         * @example {
+         *       "imap": "imaps://mail-c.example.org",
+         *       "login": {
+         *         "as": "master",
+         *         "password_file": "/etc/understudy/mail-c.password",
+         *         "user": "understudy"
+         *       },
+         *       "name": "mail-c",
+         *       "role": "primary"
+         *     }
+         */
         NewServer: {
             /** @description Trust only these certificate authorities; a file on the gateway that talks to the server. */
             ca_file?: string | null;
@@ -2388,20 +2647,42 @@ export interface components {
             /** @description Where users hand in mail to send, for front doors: `smtp://` or `smtps://`. */
             submission?: string | null;
         };
-        /** @description A tenant's own words. */
+        /**
+         * @description A tenant's own words.
+         * @example {
+         *       "html": "<p>{{ address }} is on {{ standby }} now.</p>",
+         *       "subject": "{{ address }} has moved",
+         *       "text": "{{ address }} is on {{ standby }} now."
+         *     }
+         */
         NewTemplate: {
             html: string;
             subject: string;
             text: string;
         };
-        /** @description A customer to make. */
+        /**
+         * @description A customer to make.
+         * @example {
+         *       "name": "customer.example",
+         *       "servers": [
+         *         "dr-1"
+         *       ]
+         *     }
+         */
         NewTenant: {
             /** @example example.org */
             name: string;
             /** @description The provider's servers it may use. */
             servers?: string[];
         };
-        /** @description A token to make. */
+        /**
+         * @description A token to make.
+         * @example {
+         *       "expires_at": "2036-01-01T00:00:00Z",
+         *       "name": "prometheus",
+         *       "role": "viewer"
+         *     }
+         */
         NewToken: {
             /**
              * Format: date-time
@@ -2416,7 +2697,14 @@ export interface components {
             name: string;
             role: components["schemas"]["Role"];
         };
-        /** @description An account to make. */
+        /**
+         * @description An account to make.
+         * @example {
+         *       "name": "ann",
+         *       "password": "correct horse battery",
+         *       "role": "operator"
+         *     }
+         */
         NewUser: {
             /** @description Only the mailboxes of this group; for a viewer or an operator. */
             group?: string | null;
@@ -2431,7 +2719,24 @@ export interface components {
             password?: string | null;
             role: components["schemas"]["Role"];
         };
-        /** @description A tenant's wishes about being told. */
+        /**
+         * @description A tenant's wishes about being told.
+         * @example {
+         *       "administrators": [
+         *         "ops@example.org"
+         *       ],
+         *       "group_minutes": 15,
+         *       "language": "en",
+         *       "muted": [
+         *         "differences"
+         *       ],
+         *       "notify_users": true,
+         *       "per_hour": 20,
+         *       "quiet_from": "22:00:00",
+         *       "quiet_to": "06:00:00",
+         *       "utc_offset_minutes": 60
+         *     }
+         */
         NotificationSettings: {
             /** @description Who is told of faults, stalls, held mailboxes, verdicts and finished runs, besides those the configuration names. */
             administrators: string[];
@@ -2490,7 +2795,12 @@ export interface components {
         Offer: {
             setup?: components["schemas"]["Setup"] | null;
         };
-        /** @description One's password, to show that it is oneself. */
+        /**
+         * @description One's password, to show that it is oneself.
+         * @example {
+         *       "password": "correct horse battery"
+         *     }
+         */
         Oneself: {
             password: string;
         };
@@ -2499,7 +2809,13 @@ export interface components {
          * @enum {string}
          */
         Outcome: "protected" | "unchanged";
-        /** @description How to move one mailbox to its standby. */
+        /**
+         * @description How to move one mailbox to its standby.
+         * @example {
+         *       "mode": "planned",
+         *       "reason": "The server is being renewed."
+         *     }
+         */
         Over: {
             /**
              * Format: int32
@@ -2612,6 +2928,27 @@ export interface components {
             next?: string | null;
         };
         /** @description One page of a list. */
+        Page_Folder: {
+            items: {
+                /**
+                 * @description For people: components joined with `/`.
+                 * @example Archive/2026
+                 */
+                folder: string;
+                path: string[];
+                primary: components["schemas"]["FolderSide"];
+                /** @description False for a level that only holds other folders. */
+                selectable: boolean;
+                special_use: string[];
+                standby?: components["schemas"]["FolderSide"] | null;
+                /** @description Whether the standby's messages have the primary's UIDs, and if not, why. */
+                uid_continuity: boolean;
+                uid_continuity_lost: string;
+            }[];
+            /** @description Where to go on, for `?after=`; null at the end. */
+            next?: string | null;
+        };
+        /** @description One page of a list. */
         Page_Group: {
             items: {
                 /** @description The same by state; every state is there. */
@@ -2644,6 +2981,47 @@ export interface components {
                  * @example 1234.50
                  */
                 total: string;
+            }[];
+            /** @description Where to go on, for `?after=`; null at the end. */
+            next?: string | null;
+        };
+        /** @description One page of a list. */
+        Page_JournalEntry: {
+            items: {
+                /**
+                 * Format: date-time
+                 * @description Null while it waits.
+                 */
+                applied_at?: string | null;
+                /** Format: date-time */
+                captured_at: string;
+                /** Format: int64 */
+                content_bytes: number;
+                /** Format: int64 */
+                epoch: number;
+                /** Format: int64 */
+                folders_created: number;
+                /** Format: int64 */
+                folders_deleted: number;
+                /** Format: int64 */
+                folders_renamed: number;
+                /** Format: int64 */
+                messages_added: number;
+                /** Format: int64 */
+                messages_flagged: number;
+                /** Format: int64 */
+                messages_removed: number;
+                /**
+                 * Format: int64
+                 * @description Special uses and subscriptions.
+                 */
+                other: number;
+                /** Format: date-time */
+                received_at: string;
+                /** @description Part of the first copy. */
+                seed: boolean;
+                /** Format: int64 */
+                seq: number;
             }[];
             /** @description Where to go on, for `?after=`; null at the end. */
             next?: string | null;
@@ -2832,7 +3210,7 @@ export interface components {
                 created_at: string;
                 /** Format: date-time */
                 ended_at?: string | null;
-                /** @description `barrier`, `verify`, `check`, `discover`, `pause`, `resume`, `release`, `discard`, `switchover` or `switchback`. */
+                /** @description `barrier`, `verify`, `check`, `discover`, `estimate`, `pause`, `resume`, `release`, `discard`, `switchover` or `switchback`. */
                 kind: string;
                 reason: string;
                 /** @description What was asked for. */
@@ -2965,7 +3343,12 @@ export interface components {
             /** @description Where to go on, for `?after=`; null at the end. */
             next?: string | null;
         };
-        /** @description Another password for somebody. */
+        /**
+         * @description Another password for somebody.
+         * @example {
+         *       "password": "a password told on the telephone"
+         *     }
+         */
         PasswordChange: {
             /** @description One is made and shown once, when left out. */
             password?: string | null;
@@ -3023,7 +3406,14 @@ export interface components {
             subject: string;
             text: string;
         };
-        /** @description Words to be filled in with the topic's sample. What is left out is as it would be sent now. */
+        /**
+         * @description Words to be filled in with the topic's sample. What is left out is as it would be sent now.
+         * @example {
+         *       "language": "en",
+         *       "subject": "{{ address }} has moved",
+         *       "topic": "switch_done"
+         *     }
+         */
         PreviewRequest: {
             html?: string | null;
             /** @example en */
@@ -3032,6 +3422,26 @@ export interface components {
             text?: string | null;
             /** @example switch_done */
             topic: string;
+        };
+        /** @description What it would cost. */
+        PriceEstimate: {
+            /** @example EUR */
+            currency: string;
+            /**
+             * @description Once, for the first copy.
+             * @example 12.00
+             */
+            first_copy: string;
+            /**
+             * @description What all mailboxes together cost a month at least.
+             * @example 25.00
+             */
+            minimum: string;
+            /**
+             * @description More for each whole month, beside those protected already.
+             * @example 250.00
+             */
+            month: string;
         };
         /** @description The prices that hold now, and all that were ever set. */
         Prices: {
@@ -3088,7 +3498,17 @@ export interface components {
             /** Format: int64 */
             messages_total: number;
         };
-        /** @description Mailboxes to protect, in one of `address`, `addresses`, `items` or `csv`; the rest holds for each that does not say otherwise. */
+        /**
+         * @description Mailboxes to protect, in one of `address`, `addresses`, `items` or `csv`; the rest holds for each that does not say otherwise.
+         * @example {
+         *       "addresses": [
+         *         "ana@example.org"
+         *       ],
+         *       "group": "board",
+         *       "primary": "mail-a",
+         *       "standby": "dr-1"
+         *     }
+         */
         Protect: {
             /** @description What the primary takes as a log-in: one mailbox. */
             address?: string | null;
@@ -3098,6 +3518,8 @@ export interface components {
             csv?: string | null;
             /** @description Do not protect, but ask the primary which users it serves: the answer is a run. */
             discover?: boolean;
+            /** @description Do not protect, but look how much these users have, at some of them: the answer is a run. Of one primary at a time. */
+            estimate?: boolean;
             group?: string | null;
             items?: components["schemas"]["ProtectItem"][] | null;
             policy?: string | null;
@@ -3183,7 +3605,7 @@ export interface components {
             created_at: string;
             /** Format: date-time */
             ended_at?: string | null;
-            /** @description `barrier`, `verify`, `check`, `discover`, `pause`, `resume`, `release`, `discard`, `switchover` or `switchback`. */
+            /** @description `barrier`, `verify`, `check`, `discover`, `estimate`, `pause`, `resume`, `release`, `discard`, `switchover` or `switchback`. */
             kind: string;
             reason: string;
             /** @description What was asked for. */
@@ -3212,7 +3634,15 @@ export interface components {
             /** Format: int64 */
             open: number;
         };
-        /** @description What a witness saw. */
+        /**
+         * @description What a witness saw.
+         * @example {
+         *       "observer": "front-door-1",
+         *       "reason": "no greeting within two seconds",
+         *       "seconds": 2.5,
+         *       "up": false
+         *     }
+         */
         Seen: {
             /** @description How the witness is named; not `recovery` or `source`. */
             observer: string;
@@ -3252,7 +3682,12 @@ export interface components {
             submission?: string | null;
             trouble?: components["schemas"]["Trouble"] | null;
         };
-        /** @description What to change: members that are given replace the old ones as a whole, null takes away. */
+        /**
+         * @description What to change: members that are given replace the old ones as a whole, null takes away.
+         * @example {
+         *       "imap": "imaps://mail-a.example.org:993"
+         *     }
+         */
         ServerChange: {
             ca_file?: string | null;
             canary?: components["schemas"]["CheckMailbox"] | null;
@@ -3418,7 +3853,15 @@ export interface components {
             /** Format: date-time */
             started_at: string;
         };
-        /** @description Many mailboxes to bring home. */
+        /**
+         * @description Many mailboxes to bring home.
+         * @example {
+         *       "reason": "The new server is ready.",
+         *       "selector": {
+         *         "server": "mail-a"
+         *       }
+         *     }
+         */
         Switchbacks: {
             /** @description Only say what would change. */
             dry_run?: boolean;
@@ -3437,7 +3880,16 @@ export interface components {
             /** @example 2.50 */
             price?: string;
         };
-        /** @description Many mailboxes to move to their standby. */
+        /**
+         * @description Many mailboxes to move to their standby.
+         * @example {
+         *       "mode": "planned",
+         *       "reason": "The server is being renewed.",
+         *       "selector": {
+         *         "group": "board"
+         *       }
+         *     }
+         */
         Switchovers: {
             /**
              * Format: int32
@@ -3465,7 +3917,15 @@ export interface components {
             /** @description The provider's servers it may use. */
             servers: string[];
         };
-        /** @description What a customer may use from now on. */
+        /**
+         * @description What a customer may use from now on.
+         * @example {
+         *       "servers": [
+         *         "dr-1",
+         *         "mail-a"
+         *       ]
+         *     }
+         */
         TenantChange: {
             /** @description The provider's servers it may use, and no others. */
             servers: string[];
@@ -3573,7 +4033,13 @@ export interface components {
             role: components["schemas"]["Role"];
             second_factor: boolean;
         };
-        /** @description What to change; what is left out stays, null takes away. */
+        /**
+         * @description What to change; what is left out stays, null takes away.
+         * @example {
+         *       "group": "board",
+         *       "role": "viewer"
+         *     }
+         */
         UserChange: {
             /** @description Whether the account opens nothing any more. */
             disabled?: boolean | null;
@@ -3581,7 +4047,16 @@ export interface components {
             mailbox?: string | null;
             role?: components["schemas"]["Role"] | null;
         };
-        /** @description Some mailboxes by address, or all, and how to compare. */
+        /**
+         * @description Some mailboxes by address, or all, and how to compare.
+         * @example {
+         *       "addresses": [
+         *         "ana@example.org",
+         *         "ben@example.org"
+         *       ],
+         *       "deep": true
+         *     }
+         */
         Verifications: {
             addresses?: string[] | null;
             all?: boolean;
@@ -3593,7 +4068,12 @@ export interface components {
             /** @description Make the sides equal where they are not. */
             repair?: boolean;
         };
-        /** @description How to compare. */
+        /**
+         * @description How to compare.
+         * @example {
+         *       "deep": true
+         *     }
+         */
         Verify: {
             /** @description Read every message on both sides, not only what servers say of them. */
             deep?: boolean;
@@ -5270,7 +5750,7 @@ export interface operations {
                     "application/json": components["schemas"]["Protected"];
                 };
             };
-            /** @description `discover`: a run that lists users */
+            /** @description `discover`, `estimate`: a run that lists users, or says how much they have */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -6471,6 +6951,100 @@ export interface operations {
             };
         };
     };
+    mailboxes_folders: {
+        parameters: {
+            query?: {
+                /** @description Name of the primary, where the address is protected on several. */
+                primary?: string;
+            };
+            header?: never;
+            path: {
+                address: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Folder"];
+                };
+            };
+            /** @description It cannot be read, or has an unknown parameter */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It is not known who asks */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Whoever asks may not */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It asks for something impossible; `errors` names the fields */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     mailboxes_held: {
         parameters: {
             query?: {
@@ -7131,6 +7705,103 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    mailboxes_transactions: {
+        parameters: {
+            query?: {
+                /** @description Name of the primary, where the address is protected on several. */
+                primary?: string;
+                /** @description At most 100 come at once. */
+                limit?: number;
+                after?: string;
+            };
+            header?: never;
+            path: {
+                address: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_JournalEntry"];
+                };
+            };
+            /** @description It cannot be read, or has an unknown parameter */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It is not known who asks */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Whoever asks may not */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It asks for something impossible; `errors` names the fields */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -8561,6 +9232,16 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "brake": {
+                 *         "share": 0.2
+                 *       },
+                 *       "quorum": 2,
+                 *       "switchover": "shadow",
+                 *       "threshold_seconds": 30
+                 *     }
+                 */
                 "application/json": Record<string, never>;
             };
         };
@@ -8862,6 +9543,83 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The database does not answer */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    prices_estimate: {
+        parameters: {
+            query: {
+                /** @description How many mailboxes more. */
+                mailboxes: number;
+                /** @description How much they have in all. */
+                bytes: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PriceEstimate"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It is not known who asks */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Whoever asks may not */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It asks for something impossible; `errors` names the fields */
             422: {
                 headers: {
                     [name: string]: unknown;

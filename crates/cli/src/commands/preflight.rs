@@ -3,6 +3,7 @@
 //! Keeps true: without `--fix` nothing is changed; the private PostgreSQL is tried in a scratch folder that is removed.
 
 mod doors;
+mod exchangers;
 mod machine;
 mod servers;
 
@@ -78,8 +79,11 @@ async fn look(preflight: &Preflight, context: &Context, config: &Config) -> Vec<
     findings.push(machine::open_files());
     findings.extend(machine::inotify());
     findings.extend(machine::secrets(config, fix));
+    let content = &config.content;
+    findings.push(machine::contents(content.key_file.as_deref(), content.bucket.is_some(), &config.data_dir));
     findings.extend(servers::look(context, config, running).await);
     findings.extend(doors::look(config).await);
+    findings.extend(exchangers::look(config).await);
     findings
 }
 

@@ -173,6 +173,7 @@ fn asked() -> Vec<Asked> {
         Asked::Content { mailbox: MAILBOX, tenant: TenantId(1), path: path(), uid: Uid(4), content: content() },
         Asked::Check { server: server(), address: Some("ann@example.org".to_owned()) },
         Asked::Discover { server: server() },
+        Asked::Measure { server: server(), addresses: vec!["ann@example.org".to_owned()] },
     ]
 }
 

@@ -14,8 +14,11 @@ import { ReasonAndRemedy } from "../../parts/Say";
 import { MailboxMark } from "../../parts/State";
 import { bytes, count } from "../../parts/words";
 import { Change } from "./Change";
+import { Contact } from "./Contact";
+import { Folders } from "./Folders";
 import { Held } from "./Held";
 import { History } from "./History";
+import { Journal } from "./Journal";
 import { Pipeline } from "./Pipeline";
 import { SetAside } from "./SetAside";
 import { Unprotect } from "./Unprotect";
@@ -63,11 +66,15 @@ function Known({ mailbox }: { mailbox: Mailbox }) {
       }, { replace: true })}>
         <Tabs.List mb="md">
           <Tabs.Tab value="now">Now</Tabs.Tab>
+          <Tabs.Tab value="folders">Folders</Tabs.Tab>
+          <Tabs.Tab value="journal">Transactions</Tabs.Tab>
           <Tabs.Tab value="history">History</Tabs.Tab>
           <Tabs.Tab value="verify">Verification</Tabs.Tab>
           <Tabs.Tab value="problems">Set aside{mailbox.set_aside > 0 && ` (${count(mailbox.set_aside)})`}</Tabs.Tab>
         </Tabs.List>
         <Tabs.Panel value="now"><Now mailbox={mailbox} /></Tabs.Panel>
+        <Tabs.Panel value="folders"><Folders mailbox={mailbox} /></Tabs.Panel>
+        <Tabs.Panel value="journal"><Journal mailbox={mailbox} /></Tabs.Panel>
         <Tabs.Panel value="history"><History mailbox={mailbox} /></Tabs.Panel>
         <Tabs.Panel value="verify"><Verification mailbox={mailbox} /></Tabs.Panel>
         <Tabs.Panel value="problems"><SetAside mailbox={mailbox} /></Tabs.Panel>
@@ -114,7 +121,7 @@ function Actions({ mailbox }: { mailbox: Mailbox }) {
   const { refetch } = useMailbox(mailbox.address, mailbox.primary);
   const [busy, setBusy] = useState("");
   const [error, setError] = useState<unknown>(null);
-  const [asking, setAsking] = useState<"unprotect" | "change" | null>(null);
+  const [asking, setAsking] = useState<"unprotect" | "change" | "contact" | null>(null);
   const params = { path: { address: mailbox.address }, query: { primary: mailbox.primary } };
   const which = `address=${encodeURIComponent(mailbox.address)}&primary=${encodeURIComponent(mailbox.primary)}`;
 
@@ -147,12 +154,14 @@ function Actions({ mailbox }: { mailbox: Mailbox }) {
           <Menu.Item onClick={() => void act("deep", () => api.POST("/api/v1/mailboxes/{address}/verify", { params, body: { deep: true } }), true)}>Verify every byte</Menu.Item>
           <Menu.Item onClick={() => void act("barrier", () => api.POST("/api/v1/mailboxes/{address}/barrier", { params, body: {} }), true)}>Wait until all is on the other side</Menu.Item>
           <Menu.Item onClick={() => setAsking("change")}>Change group or policy…</Menu.Item>
+          <Menu.Item onClick={() => setAsking("contact")}>Where the user is told…</Menu.Item>
           <Menu.Divider />
           <Menu.Item onClick={() => setAsking("unprotect")}>Unprotect…</Menu.Item>
         </Menu.Dropdown>
       </Menu>
       {error ? <div style={{ flexBasis: "100%" }}><Problem error={error} /></div> : null}
       {asking === "unprotect" && <Unprotect mailbox={mailbox} onClose={() => setAsking(null)} />}
+      {asking === "contact" && <Contact mailbox={mailbox} onClose={() => setAsking(null)} />}
       {asking === "change" && <Change mailbox={mailbox} onClose={() => setAsking(null)} />}
     </>
   );

@@ -8,6 +8,7 @@ import { Ago } from "../../parts/Ago";
 import { Card, Page } from "../../parts/Page";
 import { Problem } from "../../parts/Problem";
 import { Mark } from "../../parts/State";
+import { WordsShown } from "../../parts/Words";
 
 type Template = Schema["NotificationTemplate"];
 
@@ -146,12 +147,7 @@ function Words({ template }: { template: Template }) {
         <Button onClick={keep}>Keep these words</Button>
         {template.own && <Button variant="default" onClick={back}>Back to those built in</Button>}
       </Group>
-      {shown && (
-        <section className="note" aria-label="Preview">
-          <p><strong>{shown.subject}</strong></p>
-          <pre className="break" style={{ whiteSpace: "pre-wrap" }}>{shown.text}</pre>
-        </section>
-      )}
+      {shown && <WordsShown words={shown} />}
     </Stack>
   );
 }

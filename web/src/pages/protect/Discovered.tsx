@@ -1,5 +1,5 @@
 // The users a primary says it serves, to choose from. Only servers with a list of their own can say.
-import { Button, Checkbox, TextInput } from "@mantine/core";
+import { Button, Checkbox, Textarea, TextInput } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
 import { api, body, type Run } from "../../api/client";
@@ -8,6 +8,7 @@ import { Problem } from "../../parts/Problem";
 import { ReasonAndRemedy } from "../../parts/Say";
 import { count, mailboxes } from "../../parts/words";
 import { every } from "../mailboxes/useMailboxes";
+import { meant } from "./rule";
 
 /** The most names drawn; a search finds the others. */
 const DRAWN = 300;
@@ -24,6 +25,7 @@ export function Discovered({ primary, run: asked, picked, onPick }: DiscoveredPr
   const [id, setId] = useState(asked);
   const [error, setError] = useState<unknown>(null);
   const [part, setPart] = useState("");
+  const [rule, setRule] = useState("");
   const { data: run } = useRun(id);
   // Whoever is protected already is not offered again.
   const known = useQuery({
@@ -50,6 +52,7 @@ export function Discovered({ primary, run: asked, picked, onPick }: DiscoveredPr
   const users = run?.state === "done" ? ((run.result as { users?: string[] } | null)?.users ?? []) : null;
   const fresh = users?.filter((user) => !known.data?.has(user.toLowerCase())) ?? [];
   const shown = fresh.filter((user) => user.toLowerCase().includes(part.trim().toLowerCase()));
+  const ruled = meant(rule, fresh);
   const chosen = new Set(picked);
   return (
     <div className="stack tight">
@@ -62,6 +65,14 @@ export function Discovered({ primary, run: asked, picked, onPick }: DiscoveredPr
       {why?.reason && <div className="note wait" role="status"><ReasonAndRemedy reason={why.reason} remedy={why.remedy} /></div>}
       {users && (
         <>
+          <details className="small">
+            <summary>By a rule</summary>
+            <div className="stack tight">
+              <Textarea label="Rule" description="Patterns, one a line: * is any text, ? one character. A line that begins with ! leaves out whom it fits." placeholder={"*@sales.example.org\n!test-*"}
+                autosize minRows={2} maxRows={8} value={rule} onChange={(event) => setRule(event.currentTarget.value)} spellCheck={false} />
+              <div className="row"><Button variant="default" disabled={ruled.length === 0} onClick={() => onPick(ruled)}>Choose whom it means: {count(ruled.length)}</Button></div>
+            </div>
+          </details>
           <div className="row" style={{ alignItems: "flex-end" }}>
             <TextInput label="Address contains" type="search" value={part} onChange={(event) => setPart(event.currentTarget.value)} autoComplete="off" />
             <Button variant="default" onClick={() => onPick([...new Set([...picked, ...shown])])} disabled={shown.length === 0}>Choose these {count(shown.length)}</Button>

@@ -13,6 +13,7 @@ import { mailboxes } from "../../parts/words";
 import { addressesIn, rowsIn } from "./addresses";
 import { Discovered } from "./Discovered";
 import { Done } from "./Done";
+import { Estimate } from "./Estimate";
 import { Table } from "./Table";
 import { Typed } from "./Typed";
 
@@ -58,13 +59,15 @@ function Wizard({ primaries, standbys }: { primaries: Server[]; standbys: Server
   const addresses = way === "typed" ? addressesIn(typed) : way === "discovered" ? picked : [];
   const total = way === "csv" ? rowsIn(table) : addresses.length;
 
+  const about = { primary, standby, group: group.trim() || undefined, ...(way === "csv" ? { csv: table } : { addresses }) };
+
   async function protect(event: FormEvent) {
     event.preventDefault();
     setBusy(true);
     setError(null);
     try {
       const made = body(await api.POST("/api/v1/mailboxes", {
-        body: { primary, standby, group: group.trim() || undefined, skip_invalid: true, ...(way === "csv" ? { csv: table } : { addresses }) },
+        body: { ...about, skip_invalid: true },
       })) as Protected;
       setDone(made);
       void client.invalidateQueries({ queryKey: ["status"] });
@@ -97,8 +100,9 @@ function Wizard({ primaries, standbys }: { primaries: Server[]; standbys: Server
       <Card title="3. What will happen">
         {total === 0 ? <p className="quiet">Name at least one mailbox above.</p> : (
           <>
-            <p><strong>{mailboxes(total)}</strong> of <strong>{primary}</strong> {total === 1 ? "is" : "are"} mirrored to <strong>{standby}</strong> from now on. How much there is to copy is known once each has been looked at. Those protected already stay as they are; those that cannot be protected are listed and left out.</p>
+            <p><strong>{mailboxes(total)}</strong> of <strong>{primary}</strong> {total === 1 ? "is" : "are"} mirrored to <strong>{standby}</strong> from now on. Those protected already stay as they are; those that cannot be protected are listed and left out.</p>
             {way !== "csv" && <Names names={addresses} />}
+            <Estimate key={JSON.stringify(about)} about={about} />
           </>
         )}
         <Problem error={error} />

@@ -12,7 +12,7 @@ import { RunMark } from "../../parts/State";
 import { title } from "../../parts/words";
 
 const STATES = ["waiting", "running", "done", "failed", "cancelled"];
-const KINDS = ["switchover", "switchback", "verify", "barrier", "check", "discover", "pause", "resume", "release", "discard"];
+const KINDS = ["switchover", "switchback", "verify", "barrier", "check", "discover", "estimate", "pause", "resume", "release", "discard"];
 
 export default function Runs() {
   const [search, setSearch] = useSearchParams();

@@ -19,6 +19,7 @@ import { Consequences } from "./Consequences";
 import { look, type Target } from "./look";
 import { begin, type Mode, selectorBody } from "./request";
 import { type Scope, Scopes } from "./Scopes";
+import { Telling } from "./Telling";
 
 /** Above this, the number has to be typed even for a planned change. */
 const MANY = 20;
@@ -80,6 +81,7 @@ function Questions({ target }: { target: Target }) {
   const [mode, setMode] = useState<Mode>("planned");
   const [reason, setReason] = useState("");
   const [typed, setTyped] = useState("");
+  const [notify, setNotify] = useState(true);
   const [maxLoss, setMaxLoss] = useState("");
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>(null);
@@ -100,7 +102,7 @@ function Questions({ target }: { target: Target }) {
     setBusy(true);
     setError(null);
     try {
-      const run = await begin(target, { selector: selectorBody(scope, seen?.moved ?? []), mode, maxLoss: most, reason: reason.trim(), dryRun });
+      const run = await begin(target, { selector: selectorBody(scope, seen?.moved ?? []), mode, maxLoss: most, reason: reason.trim(), dryRun, notify });
       navigate(runPath(run.run_id));
     } catch (problem) {
       setError(problem);
@@ -137,7 +139,8 @@ function Questions({ target }: { target: Target }) {
         {seen && <Consequences seen={seen} target={target} mode={mode} servers={servers ?? []} />}
         {total > 0 && (
           <>
-            <Textarea label="Reason" description="For the record." autosize minRows={2} value={reason} onChange={(event) => setReason(event.currentTarget.value)} />
+            <Telling target={target} mode={mode} scope={scope} reason={reason} notify={notify} onNotify={setNotify} />
+            <Textarea label="Reason" description="For the record, and for the users who are told." autosize minRows={2} value={reason} onChange={(event) => setReason(event.currentTarget.value)} />
             {asksNumber && <TextInput label={`Type ${total} to go on`} value={typed} onChange={(event) => setTyped(event.currentTarget.value)} autoComplete="off" style={{ maxWidth: "16rem" }} />}
           </>
         )}

@@ -25,10 +25,12 @@ export interface Asked {
   maxLoss: number | null;
   /** Of a switchback: only say what would change. */
   dryRun: boolean;
+  /** Whether users are told. */
+  notify: boolean;
 }
 
-export async function begin(target: Target, { selector, reason, mode, maxLoss, dryRun }: Asked): Promise<Run> {
-  if (target === "primary") return body(await api.POST("/api/v1/switchbacks", { body: { selector, dry_run: dryRun, reason } }));
+export async function begin(target: Target, { selector, reason, mode, maxLoss, dryRun, notify }: Asked): Promise<Run> {
+  if (target === "primary") return body(await api.POST("/api/v1/switchbacks", { body: { selector, dry_run: dryRun, reason, notify } }));
   const max_loss = mode === "emergency" && maxLoss !== null ? maxLoss : undefined;
-  return body(await api.POST("/api/v1/switchovers", { body: { selector, mode, max_loss, reason } }));
+  return body(await api.POST("/api/v1/switchovers", { body: { selector, mode, max_loss, reason, notify } }));
 }

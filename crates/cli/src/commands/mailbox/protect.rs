@@ -50,6 +50,9 @@ pub(crate) struct Protect {
     /// Protect the good ones of a list even if others are wrong (exit code 3)
     #[arg(long)]
     skip_invalid: bool,
+    /// Do not protect, but say how much they have, how long the first copy takes and what it costs
+    #[arg(long, conflicts_with = "discover")]
+    estimate: bool,
     /// Do not ask
     #[arg(long)]
     yes: bool,
@@ -105,6 +108,10 @@ pub(super) async fn run(context: &Context, client: &Client, protect: &Protect) -
         body["addresses"] = json!(users);
     } else {
         body["addresses"] = json!(protect.addresses);
+    }
+    if protect.estimate {
+        body["estimate"] = json!(true);
+        return estimate(context, client, &body).await;
     }
     let answer = client.post(&["mailboxes"], &[], &body).await?;
     report(context, &answer.body, &bad)
@@ -178,6 +185,56 @@ async fn discover(context: &Context, client: &Client, protect: &Protect) -> Resu
         confirm(&format!("Protect {} on {standby}?", output::count(users.len(), "mailbox", "mailboxes")))?;
     }
     Ok(Some(users))
+}
+
+/// Looks at some of the list, as the source gateway can, and says what that comes to for all.
+async fn estimate(context: &Context, client: &Client, body: &Value) -> Result<Exit> {
+    #[derive(Deserialize)]
+    struct Estimated {
+        mailboxes: i64,
+        measured: i64,
+        messages: i64,
+        bytes: u64,
+        seconds: Option<f64>,
+        refused: Vec<Unmeasured>,
+    }
+    #[derive(Deserialize)]
+    struct Unmeasured {
+        address: String,
+        reason: String,
+        remedy: String,
+    }
+    let mut result = client.run_to_end(&["mailboxes"], body, DISCOVER_TIMEOUT).await?.into_result()?;
+    let said: Estimated = decode(&result)?;
+    // Who may not look at prices is told the rest.
+    let (mailboxes, bytes) = (said.mailboxes.to_string(), said.bytes.to_string());
+    let asked = [("mailboxes", mailboxes.as_str()), ("bytes", bytes.as_str())];
+    let price = client.get(&["prices", "estimate"], &asked).await.ok();
+    if context.json {
+        result["price"] = json!(price);
+        output::json(&result);
+        return Ok(Exit::Done);
+    }
+    for one in &said.refused {
+        eprintln!("{}: {} {}", one.address, one.reason, one.remedy);
+    }
+    if said.measured == 0 {
+        output::line("None of them could be looked at.");
+        return Ok(Exit::Failed);
+    }
+    let all = output::count(said.mailboxes, "mailbox", "mailboxes");
+    let (size, messages) = (output::bytes(said.bytes), said.messages);
+    output::line(format!("{all}: {size} in {messages} messages, from {} that were looked at.", said.measured));
+    output::line(match said.seconds {
+        Some(seconds) => format!("The first copy takes about {}, as first copies before it.", output::seconds(seconds)),
+        None => "How long the first copy takes can be told once there was one.".to_owned(),
+    });
+    if let Some(price) = price {
+        let text = |key: &str| price[key].as_str().unwrap_or_default().to_owned();
+        let (month, once, currency) = (text("month"), text("first_copy"), text("currency"));
+        output::line(format!("{month} {currency} more each whole month, {once} {currency} once for the first copy."));
+    }
+    Ok(Exit::Done)
 }
 
 fn report(context: &Context, answer: &Value, bad: &[BadRow]) -> Result<Exit> {

@@ -1,7 +1,7 @@
 //! What the machine itself must offer: a folder, room, open files, and secrets that stay secret.
 
 use std::fs::{self, OpenOptions, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use super::super::server::check::Finding;
@@ -111,6 +111,29 @@ pub(super) fn inotify() -> Option<Finding> {
     })
 }
 
+/// Whether contents rest sealed, under a key that whoever carries them away does not have.
+pub(super) fn contents(key_file: Option<&Path>, in_bucket: bool, data_dir: &Path) -> Finding {
+    const NAME: &str = "contents";
+    const ELSEWHERE: &str = "keep the key on another disk, and a copy in a safe; name it as `key_file` under [content]";
+    let Some(key_file) = key_file else {
+        let why = "messages rest in the clear at the recovery site: whoever has its disk or bucket can read them";
+        return finding("note", NAME, why, ELSEWHERE);
+    };
+    // Of what is not there yet: of the folder that it will be in.
+    let disk = |path: &Path| path.ancestors().find_map(|path| fs::metadata(path).ok()).map(|there| there.dev());
+    if !in_bucket && key_file.starts_with(data_dir) {
+        let why =
+            format!("{} lies in data_dir, beside what it seals: whoever copies that has both", key_file.display());
+        return finding("warning", NAME, why, ELSEWHERE);
+    }
+    if !in_bucket && disk(key_file) == disk(data_dir) {
+        let why =
+            format!("{} lies on the disk that holds what it seals: whoever has that has both", key_file.display());
+        return finding("note", NAME, why, ELSEWHERE);
+    }
+    ok(NAME, "sealed, under a key that lies elsewhere")
+}
+
 /// Every file that holds a secret can be read by us and by nobody else.
 pub(super) fn secrets(config: &Config, fix: Fix) -> Vec<Finding> {
     config.secret_files().iter().filter_map(|path| secret(path, fix)).collect()
@@ -167,6 +190,17 @@ mod tests {
         assert_eq!(secret(&path, Fix::No).unwrap().level, "warning");
         assert_eq!(secret(&path, Fix::Yes).unwrap().level, "ok");
         assert!(secret(&path, Fix::No).is_none());
+    }
+
+    #[test]
+    fn a_key_beside_what_it_seals_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, key) = (dir.path().join("data"), dir.path().join("content.keys"));
+        assert_eq!(contents(None, false, &data).level, "note");
+        assert_eq!(contents(Some(&data.join("content.keys")), false, &data).level, "warning");
+        assert_eq!(contents(Some(&key), false, &data).level, "note", "the same disk");
+        assert_eq!(contents(Some(&key), true, &data).level, "ok", "they are in a bucket");
+        assert_eq!(contents(Some(Path::new("/proc/self/content.keys")), false, &data).level, "ok", "another disk");
     }
 
     #[test]
