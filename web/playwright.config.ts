@@ -10,14 +10,14 @@ export default defineConfig({
   // One story: what a test leaves behind, the next begins with.
   maxFailures: 1,
   // Machines that run tests are slow and busy.
-  timeout: 180_000,
-  expect: { timeout: 20_000 },
+  timeout: 420_000,
+  expect: { timeout: 45_000 },
   reporter: [["list"]],
   use: {
     baseURL: process.env.UNDERSTUDY_URL,
     viewport: { width: 1280, height: 860 },
     reducedMotion: "reduce",
-    actionTimeout: 15_000,
+    actionTimeout: 45_000,
     screenshot: "only-on-failure",
     launchOptions: {
       executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",

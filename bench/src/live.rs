@@ -139,6 +139,9 @@ pub(crate) fn observe(
         anyhow::Ok((changes?, cost, sightings?))
     })?;
     let waits: Vec<_> = changes.iter().map(|change| wait_of(change, &sightings)).collect();
+    for (change, _) in changes.iter().zip(&waits).filter(|(_, wait)| wait.is_none()) {
+        eprintln!("not seen in time: {:?} {} in {}", change.kind, change.message_id, names[change.mailbox]);
+    }
     let mut seen: Vec<f64> = waits.iter().flatten().copied().collect();
     seen.sort_by(f64::total_cmp);
     Ok(Trial {

@@ -40,6 +40,8 @@ struct View {
     place: Place,
     /// Message-IDs by sequence number; `None` for a message without one.
     messages: Vec<Option<String>>,
+    /// How many there are, as the server last said.
+    exists: usize,
 }
 
 impl Watcher {
@@ -70,7 +72,7 @@ impl Watcher {
 impl View {
     fn open(mut client: Client, place: Place, folder: &str) -> Result<Self> {
         let news = client.command(&format!("EXAMINE {}", quote(folder)))?;
-        let mut view = Self { client, place, messages: Vec::new() };
+        let mut view = Self { client, place, messages: Vec::new(), exists: 0 };
         view.take_in(&news)?;
         Ok(view)
     }
@@ -82,47 +84,43 @@ impl View {
 
     fn take_in(&mut self, news: &[Response]) -> Result<Vec<(Sight, String)>> {
         let mut seen = Vec::new();
-        let mut exists = self.messages.len();
-        for response in news {
+        self.note(news, &mut seen);
+        if self.exists > self.messages.len() {
+            let command = format!("FETCH {}:* (FLAGS BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])", self.messages.len() + 1);
+            let fetched = self.client.command(&command)?;
+            self.note(&fetched, &mut seen);
+        }
+        Ok(seen)
+    }
+
+    /// What a server says in answer to any command: with the messages asked for comes what else has changed meanwhile.
+    fn note(&mut self, responses: &[Response], seen: &mut Vec<(Sight, String)>) {
+        for response in responses {
             let mut words = response.text.split(' ').skip(1);
             let (Some(Ok(number)), Some(word)) = (words.next().map(str::parse::<usize>), words.next()) else {
                 continue;
             };
             match word {
-                "EXISTS" => exists = exists.max(number),
-                "EXPUNGE" if (1..=self.messages.len()).contains(&number) => {
-                    exists = exists.saturating_sub(1);
-                    let gone = self.messages.remove(number - 1);
-                    seen.extend(gone.map(|id| (Sight::Gone(self.place), id)));
+                "EXISTS" => self.exists = self.exists.max(number),
+                "EXPUNGE" => {
+                    self.exists = self.exists.saturating_sub(1);
+                    if (1..=self.messages.len()).contains(&number) {
+                        let gone = self.messages.remove(number - 1);
+                        seen.extend(gone.map(|id| (Sight::Gone(self.place), id)));
+                    }
                 }
-                "FETCH" => self.note_flags(number, &response.text, &mut seen),
+                "FETCH" => {
+                    if let Some(header) = response.literals.first().filter(|_| number > self.messages.len()) {
+                        let id = message_id(&String::from_utf8_lossy(header));
+                        seen.extend(id.clone().map(|id| (Sight::Arrived(self.place), id)));
+                        self.messages.resize(number, None);
+                        self.messages[number - 1] = id;
+                    }
+                    self.note_flags(number, &response.text, seen);
+                }
                 _ => {}
             }
         }
-        if exists > self.messages.len() {
-            self.fetch_new(&mut seen)?;
-        }
-        Ok(seen)
-    }
-
-    fn fetch_new(&mut self, seen: &mut Vec<(Sight, String)>) -> Result<()> {
-        let first = self.messages.len() + 1;
-        let command = format!("FETCH {first}:* (FLAGS BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])");
-        for response in self.client.command(&command)? {
-            let mut words = response.text.split(' ').skip(1);
-            let number = words.next().and_then(|word| word.parse::<usize>().ok());
-            let (Some(number), Some(header)) = (number, response.literals.first()) else { continue };
-            // `first:*` names the last message also where nothing new has come.
-            if number < first {
-                continue;
-            }
-            let id = message_id(&String::from_utf8_lossy(header));
-            seen.extend(id.clone().map(|id| (Sight::Arrived(self.place), id)));
-            self.messages.resize(self.messages.len().max(number), None);
-            self.messages[number - 1] = id;
-            self.note_flags(number, &response.text, seen);
-        }
-        Ok(())
     }
 
     fn note_flags(&self, number: usize, text: &str, seen: &mut Vec<(Sight, String)>) {

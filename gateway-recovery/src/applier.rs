@@ -191,7 +191,7 @@ impl Applier {
             parked: parked::any(&self.pool, mailbox).await?,
         };
         match work.turn(shutdown).await {
-            Ok(true) => self.standbys.keep(mailbox, work.standby),
+            Ok(true) => self.standbys.keep(mailbox, work.standby).await,
             Ok(false) => {}
             Err(error) => return Err(work.explain_reset(error).await),
         }

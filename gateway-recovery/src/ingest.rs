@@ -1,6 +1,6 @@
 //! Takes in shipments: contents into the store, transactions into the journal.
 //!
-//! Keeps true: nothing of a shipment counts unless all of it arrived; a transaction is acknowledged only after its
+//! Keeps true: nothing of a shipment counts unless all of it arrived (parts of one that broke off are kept, which nothing names yet); a transaction is acknowledged only after its
 //! contents and its row are on the disk; `seq` has no gaps and every number is taken once.
 
 mod arriving;
@@ -30,7 +30,7 @@ use understudy_replication::shipping::{Received, Verdict, judge};
 
 use crate::{
     bounds::{HeldFrames, TooMuchHeld},
-    store::{self, Store},
+    store::{self, Receiving, Store},
 };
 
 use arriving::{Arrived, Arriving, Whole};
@@ -120,7 +120,15 @@ where
     let mut arriving = Arriving::new(store, tenant, held).await?;
     let mut body = pin!(body);
     while let Some(piece) = body.next().await {
-        let piece = piece.map_err(IngestError::Broken)?;
+        let piece = match piece {
+            Ok(piece) => piece,
+            Err(error) => {
+                if let (Some(tenant), Some(parts)) = (tenant, arriving.broken_off()) {
+                    keep(pool.clone(), store, tenant, parts);
+                }
+                return Err(IngestError::Broken(error));
+            }
+        };
         if arriving.begins_packed(&piece) {
             let tenant = tenant.ok_or(IngestError::Foreign)?;
             arriving.is_packed(part::key_of(pool, tenant).await?, before.finder());
@@ -149,6 +157,25 @@ where
     let shipped = receive(pool, transactions, tenant, &Came { places, recipes, lacking, packed }).await?;
     before.add(seen);
     Ok(shipped)
+}
+
+/// Keeps parts of a shipment that broke off, so that they need not come again. By itself: whoever waited for its answer is gone.
+fn keep(pool: PgPool, store: &Store, tenant: TenantId, parts: Receiving) {
+    let keeping = store.keeping();
+    tokio::spawn(async move {
+        let kept = async {
+            let places = parts.finish().await?;
+            content::put(&pool, tenant, &places).await?;
+            anyhow::Ok(places.len())
+        };
+        match kept.await {
+            Ok(count) => tracing::info!(tenant.id = %tenant, count, "Kept parts of a shipment that broke off"),
+            Err(error) => {
+                tracing::debug!(tenant.id = %tenant, error = %error, "Kept no part of a shipment that broke off")
+            }
+        }
+        drop(keeping);
+    });
 }
 
 /// Takes in the octets of one message, in place of damaged ones. What rests undamaged stays as it is.

@@ -336,6 +336,7 @@ async fn known_of(State(state): State<LinkState>, Path(mailbox): Path<i64>) -> R
 
 async fn lacks(State(state): State<LinkState>, Message(body): Message) -> Result<Response, LinkError> {
     let Lacks { tenant, parts } = read(&body)?;
+    state.store.kept().await;
     let there = content::places(&state.pool, tenant, &parts).await?;
     let parts = parts.into_iter().filter(|part| !there.contains_key(part)).collect();
     answer(&Lacks { tenant, parts })

@@ -70,6 +70,11 @@ struct Request {
     /// Of an estimate: how many mailboxes it is about, of which `addresses` are some.
     #[serde(default)]
     mailboxes: u64,
+    /// Of an estimate: how many of the list are protected already and left out, and the first of them.
+    #[serde(default)]
+    protected: u64,
+    #[serde(default)]
+    protected_addresses: Vec<String>,
 }
 
 /// The task that executes runs.
@@ -415,6 +420,8 @@ impl Runner {
             .collect();
         Ok(json!({
             "mailboxes": request.mailboxes,
+            "protected": request.protected,
+            "protected_addresses": request.protected_addresses,
             "measured": sizes.len(),
             "messages": of_all(sizes.iter().map(|size| size.messages).sum()),
             "bytes": bytes,

@@ -162,9 +162,10 @@ impl Standbys {
         Standby::open(target).await
     }
 
-    /// Keeps a session for the next transaction.
-    pub(crate) fn keep(&self, mailbox: MailboxId, standby: Standby) {
-        if standby.expired {
+    /// Keeps a session for the next transaction, without an open folder: where a user deletes it meanwhile and makes it anew, Dovecot
+    /// 2.3.19 takes the new one's index for a damaged one at our next command ("indexid changed"), and the mail in it is gone.
+    pub(crate) async fn keep(&self, mailbox: MailboxId, mut standby: Standby) {
+        if standby.expired || standby.close().await.is_err() {
             return;
         }
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).insert(mailbox, (standby, Instant::now()));

@@ -27,7 +27,7 @@ use std::{
 use anyhow::Context;
 use serde_json::json;
 use sqlx::PgPool;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedRwLockReadGuard, RwLock};
 use understudy_database::{content, event};
 use understudy_protocol::{Digest, TenantId, messages::Trouble};
 use understudy_replication::pack::{self, PackWriter};
@@ -109,6 +109,8 @@ struct Shared {
     /// The last shipment found no room, as far as is known.
     refusing: AtomicBool,
     refused_at: Mutex<Option<Instant>>,
+    /// Parts of shipments that broke off are being made durable.
+    keeping: Arc<RwLock<()>>,
 }
 
 impl Store {
@@ -140,6 +142,7 @@ impl Store {
             // A former life may have said so: the first shipment tells.
             refusing: AtomicBool::new(true),
             refused_at: Mutex::default(),
+            keeping: Arc::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -152,6 +155,16 @@ impl Store {
     /// For how long a content stays after the last that named it has gone.
     pub(crate) fn keeps(&self) -> Duration {
         self.shared.config.keep
+    }
+
+    /// Parts of a shipment that broke off are being made durable until this is dropped. None while somebody waits for others.
+    pub(crate) fn keeping(&self) -> Option<OwnedRwLockReadGuard<()>> {
+        self.shared.keeping.clone().try_read_owned().ok()
+    }
+
+    /// Waits until what broke off before is made durable: whoever comes again asks for it at once.
+    pub(crate) async fn kept(&self) {
+        drop(self.shared.keeping.write().await);
     }
 
     /// The key that a tenant's contents are sealed with; none where they rest in the clear.

@@ -1,10 +1,12 @@
 //! Keeps one tail running for every mailbox the recovery site assigned, and talks to it all the while.
 //!
 //! In: directives. Out: heartbeats with reports; answers to what was asked.
-//! Keeps true: the directives are complete, so what they do not name is stopped and forgotten.
+//! Keeps true: the directives are complete, so what they do not name is stopped and forgotten. While they are not being followed no
+//! heartbeat goes out, so a gateway that hangs is silent over there; and here it says at what it stands.
 
 use std::{
     collections::{HashMap, HashSet},
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -51,6 +53,8 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(3);
 const FIRST_DISPUTE_PAUSE: Duration = Duration::from_millis(500);
 /// … doubled up to this.
 const LONGEST_DISPUTE_PAUSE: Duration = Duration::from_secs(30);
+/// What takes longer than this should, is said; and again after as long.
+const SLOW: Duration = Duration::from_secs(20);
 /// Log-ins under way at once, so that a start with many mailboxes is no storm on their servers.
 const LOGINS: usize = 16;
 /// Barriers of one mailbox that may wait for its next look.
@@ -76,6 +80,8 @@ struct ReportState {
     shipping: HashMap<MailboxId, Trouble>,
     /// When each primary last answered for its mailbox.
     proven: HashMap<MailboxId, Instant>,
+    /// Mailboxes of which the log says that they are unproven.
+    said: HashSet<MailboxId>,
 }
 
 impl Reports {
@@ -139,18 +145,25 @@ impl Reports {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).proven.remove(&mailbox);
     }
 
-    /// Mailboxes of which nothing has been known for too long, and where that stopped.
+    /// Mailboxes of which nothing has been known for too long, and where that stopped. Each is said once while it lasts.
     fn unproven(&self) -> Vec<Unproven> {
-        let state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         let silent = state.proven.iter().filter(|(_, at)| at.elapsed() >= UNPROVEN_AFTER);
-        silent
+        let unproven: Vec<Unproven> = silent
             .map(|(&mailbox, at)| {
                 let trouble = state.last.get(&mailbox).and_then(|report| report.trouble.as_ref());
                 let ours = trouble.is_some_and(|trouble| trouble.kind == "internal");
                 let place = if ours { "source_gateway" } else { "primary" }.to_owned();
                 Unproven { mailbox, seconds: at.elapsed().as_secs(), place }
             })
-            .collect()
+            .collect();
+        for Unproven { mailbox, seconds, place } in &unproven {
+            if !state.said.contains(mailbox) {
+                tracing::warn!(mailbox.id = %mailbox, place, "Nothing has been proven of this mailbox for {seconds} s");
+            }
+        }
+        state.said = unproven.iter().map(|unproven| unproven.mailbox).collect();
+        unproven
     }
 
     /// Everything a recovery gateway that has forgotten us must hear again.
@@ -214,6 +227,14 @@ struct Running {
     task: JoinHandle<()>,
 }
 
+impl Running {
+    /// Ends the tail and waits until it has.
+    async fn end(&mut self) {
+        self.shutdown.cancel();
+        let _ = saying("a mailbox to stop", &mut self.task).await;
+    }
+}
+
 /// Owns every tail.
 pub(crate) struct Supervisor {
     tools: Tools,
@@ -268,8 +289,8 @@ impl Supervisor {
         for running in self.running.values() {
             running.shutdown.cancel();
         }
-        for (_, running) in self.running.drain() {
-            let _ = running.task.await;
+        for (_, mut running) in self.running.drain() {
+            running.end().await;
         }
         self.tasks.close();
         self.tasks.wait().await;
@@ -285,7 +306,7 @@ impl Supervisor {
         for mailbox in unwanted {
             self.stop(mailbox).await;
         }
-        if let Err(error) = self.forget_unwanted(&wanted).await {
+        if let Err(error) = saying("clearing away what is no longer protected", self.forget_unwanted(&wanted)).await {
             tracing::warn!(error = format!("{error:#}"), "Could not clear away what is no longer protected");
         }
         for assignment in directives.mailboxes {
@@ -361,9 +382,8 @@ impl Supervisor {
 
     async fn stop(&mut self, mailbox: MailboxId) {
         self.reports.unwatched(mailbox);
-        if let Some(running) = self.running.remove(&mailbox) {
-            running.shutdown.cancel();
-            let _ = running.task.await;
+        if let Some(mut running) = self.running.remove(&mailbox) {
+            running.end().await;
         }
     }
 
@@ -378,9 +398,8 @@ impl Supervisor {
     /// The recovery site disagrees about these journals: begin again from what it says.
     async fn settle(&mut self, disputed: Vec<Dispute>, shutdown: &CancellationToken) {
         for Dispute { mailbox, received, diverged } in disputed {
-            if let Some(running) = self.running.remove(&mailbox) {
-                running.shutdown.cancel();
-                let _ = running.task.await;
+            if let Some(mut running) = self.running.remove(&mailbox) {
+                running.end().await;
                 if diverged && let Err(error) = source::distrust(&self.tools.pool, mailbox).await {
                     tracing::warn!(mailbox.id = %mailbox, error = %error, "Could not give up a journal that diverged");
                 }
@@ -394,9 +413,8 @@ impl Supervisor {
 
     /// Begins a mailbox anew without the memory of some messages: its next look finds them.
     async fn recapture(&mut self, mailbox: MailboxId, folders: &[(FolderPath, UidSet)], shutdown: &CancellationToken) {
-        let Some(running) = self.running.remove(&mailbox) else { return };
-        running.shutdown.cancel();
-        let _ = running.task.await;
+        let Some(mut running) = self.running.remove(&mailbox) else { return };
+        running.end().await;
         let forgotten = async {
             let mut db = self.tools.pool.begin().await?;
             for (path, uids) in folders {
@@ -463,6 +481,17 @@ impl Supervisor {
                 () = work => {}
             }
         });
+    }
+}
+
+/// Waits for something that should take moments, and says so while it does not.
+async fn saying<D>(what: &'static str, work: impl Future<Output = D>) -> D {
+    let (mut work, began) = (pin!(work), Instant::now());
+    loop {
+        match tokio::time::timeout(SLOW, &mut work).await {
+            Ok(done) => return done,
+            Err(_) => tracing::warn!(seconds = began.elapsed().as_secs(), "Still waiting for {what}"),
+        }
     }
 }
 
@@ -570,10 +599,12 @@ async fn listen_once(
             looks: Vec::new(),
             link: None,
         };
-        let directives = link.heartbeat(&heartbeat).await.map_err(|error| (error, true))?;
+        let answered = saying("an answer to our heartbeat", link.heartbeat(&heartbeat)).await;
+        let directives = answered.map_err(|error| (error, true))?;
         if directives.version != seen_version {
             seen_version = directives.version;
-            if sender.send(Order::Follow(directives)).await.is_err() {
+            let followed = sender.send(Order::Follow(directives));
+            if saying("earlier directives to be followed; no heartbeat goes out meanwhile", followed).await.is_err() {
                 return Ok(());
             }
         }
@@ -598,8 +629,13 @@ async fn report(link: Link, gateway: Uuid, reports: Reports, shutdown: Cancellat
             sent = link.heartbeat(&heartbeat) => sent,
         };
         if sent.is_err() {
-            // The link's own retry repeats everything once it is up again.
             reports.put_back(heartbeat.mailboxes);
+            // Nobody may have news for long: what failed is tried again all the same.
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(LONGEST_BACKOFF) => {}
+            }
+            reports.shared.news.notify_one();
         }
     }
 }

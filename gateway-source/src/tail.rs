@@ -1,7 +1,8 @@
 //! One protected mailbox, from the first look to the last: waits, looks, captures.
 //!
 //! In: hints, timers, requests. Out: captured transactions (the shipper is told), reports on how it fares.
-//! Keeps true: every wait has a timer; an error drops everything in memory and starts anew from the journal.
+//! Keeps true: every wait has a timer; an error drops everything in memory and starts anew from the journal; whatever it waits for, it ends
+//! at once when it is to.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -77,12 +78,6 @@ pub(crate) struct Tail {
     pub(crate) pause: Duration,
 }
 
-/// Why a life of a tail ended.
-enum End {
-    Shutdown,
-    Failed(anyhow::Error),
-}
-
 impl Tail {
     /// Runs until `shutdown`.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
@@ -94,15 +89,15 @@ impl Tail {
         }
         loop {
             let mut lived = false;
-            match self.live(&shutdown, &mut waiting, &mut lived).await {
-                End::Shutdown => return,
-                End::Failed(error) => {
-                    if lived {
-                        backoff = FIRST_BACKOFF;
-                    }
-                    self.report_trouble(&error);
-                }
+            let ended = tokio::select! {
+                () = shutdown.cancelled() => return,
+                ended = self.live(&mut waiting, &mut lived) => ended,
+            };
+            let Err(error) = ended else { return };
+            if lived {
+                backoff = FIRST_BACKOFF;
             }
+            self.report_trouble(&error);
             let pause = backoff.mul_f64(rand::random_range(0.75..1.25));
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -116,16 +111,9 @@ impl Tail {
         self.assignment.mailbox
     }
 
-    /// From log-in to the first error.
-    async fn live(&mut self, shutdown: &CancellationToken, waiting: &mut Vec<BarrierAnswer>, lived: &mut bool) -> End {
-        let opened = tokio::select! {
-            () = shutdown.cancelled() => return End::Shutdown,
-            opened = self.open() => opened,
-        };
-        let (mut mailbox, mut sessions) = match opened {
-            Ok(opened) => opened,
-            Err(error) => return End::Failed(error),
-        };
+    /// From log-in to the first error, or until nobody is left who could ask anything. May be dropped at any time.
+    async fn live(&mut self, waiting: &mut Vec<BarrierAnswer>, lived: &mut bool) -> anyhow::Result<()> {
+        let (mut mailbox, mut sessions) = self.open().await?;
         self.compared = true;
         // What a former life captured may not have been shipped.
         self.tools.shipper.captured(mailbox.id, !mailbox.seeded);
@@ -145,23 +133,9 @@ impl Tail {
             if !waiting.is_empty() {
                 mailbox.unreadable.hurry();
             }
-            let turn = tokio::select! {
-                () = shutdown.cancelled() => return End::Shutdown,
-                turn = self.turn(&mailbox, &mut sessions) => turn,
-            };
-            let turn = match turn {
-                Ok(turn) => turn,
-                Err(error) => return End::Failed(error.into()),
-            };
+            let turn = self.turn(&mailbox, &mut sessions).await?;
             let depth = if waiting.is_empty() { rhythm.depth() } else { Depth::Everything };
-            let looked = tokio::select! {
-                () = shutdown.cancelled() => return End::Shutdown,
-                looked = look_once(&mut mailbox, &mut sessions, depth, afresh) => looked,
-            };
-            let found = match looked {
-                Ok(found) => found,
-                Err(error) => return End::Failed(error),
-            };
+            let found = look_once(&mut mailbox, &mut sessions, depth, afresh).await?;
             drop(turn);
             *lived = true;
             // Looking is not proof: a look that never captures all it sees is a mailbox that stands still.
@@ -177,18 +151,13 @@ impl Tail {
             rhythm.looked(&found, depth, afresh);
             let obstacle = rhythm.lasting(&found);
             self.report(&mailbox, sessions.reader.level(), &found, obstacle);
-            if found.complete {
-                match sessions.arm().await {
-                    Ok(true) => continue,
-                    Ok(false) => {}
-                    Err(error) => return End::Failed(error.into()),
-                }
+            if found.complete && sessions.arm().await? {
+                continue;
             }
-            match self.wait(&mut sessions, &mut rhythm, found.complete, found.something, shutdown, waiting).await {
-                Ok(true) => failpoint::here("look.hinted"),
-                Ok(false) => return End::Shutdown,
-                Err(error) => return End::Failed(error.into()),
+            if !self.wait(&mut sessions, &mut rhythm, found.complete, found.something, waiting).await? {
+                return Ok(());
             }
+            failpoint::here("look.hinted");
         }
     }
 
@@ -226,26 +195,21 @@ impl Tail {
         }
     }
 
-    /// Waits until it is time to look again; `false` on shutdown.
+    /// Waits until it is time to look again; `false` when nobody is left who could ask.
     async fn wait(
         &mut self,
         sessions: &mut Sessions,
         rhythm: &mut Rhythm,
         complete: bool,
         something: bool,
-        shutdown: &CancellationToken,
         waiting: &mut Vec<BarrierAnswer>,
     ) -> Result<bool, Error> {
         if !complete {
-            let pause = if something { Duration::ZERO } else { STUCK_PAUSE };
-            tokio::select! {
-                () = shutdown.cancelled() => return Ok(false),
-                () = tokio::time::sleep(pause) => return Ok(true),
-            }
+            tokio::time::sleep(if something { Duration::ZERO } else { STUCK_PAUSE }).await;
+            return Ok(true);
         }
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => return Ok(false),
                 barrier = self.barriers.recv() => {
                     match barrier {
                         Some(barrier) => waiting.push(barrier),

@@ -263,9 +263,11 @@ impl Client {
         Ok(numbers.flat_map(|response| &response[2..]).filter_map(|value| value.text().parse().ok()).collect())
     }
 
+    /// Returns once the server has closed the connection: nobody counts the session any more.
     pub async fn log_out(mut self) {
         // The server may close first; either way the conversation is over.
         let _ = self.command("LOGOUT").await;
+        let _ = tokio::time::timeout(PATIENCE, self.stream.read_to_end(&mut Vec::new())).await;
     }
 
     /// A command whose untagged answers do not matter.

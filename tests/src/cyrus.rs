@@ -32,8 +32,8 @@ const ADMIN: &str = "cyrus";
 /// Passwords are of this realm.
 const REALM: &str = "cyrus.test";
 
-const START_PATIENCE: Duration = Duration::from_secs(20);
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const START_PATIENCE: Duration = Duration::from_secs(90);
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the server is like.
 #[derive(Debug, Clone)]

@@ -31,8 +31,8 @@ pub const MASTER_PASSWORD: &str = "master-secret";
 pub const PASSWORD: &str = "user-secret";
 pub const API_KEY: &str = "doveadm-secret";
 
-const START_PATIENCE: Duration = Duration::from_secs(20);
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const START_PATIENCE: Duration = Duration::from_secs(90);
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How Dovecot keeps mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -393,14 +393,24 @@ impl Dovecot {
         self.master.as_ref().map_or(0, |master| process::memory_bytes(master.id()))
     }
 
-    /// Adds a user, or gives one another password. Dovecot reads the file again by itself.
+    /// Adds a user, or gives one another password; a server that runs knows it then.
     pub fn set_user(&mut self, user: &str, password: &str) -> Result<()> {
         let path = self.dir.join("users");
         let known = fs::read_to_string(&path).unwrap_or_default();
         let mut lines: Vec<&str> = known.lines().filter(|line| line.split(':').next() != Some(user)).collect();
         let line = self.user_line(user, password);
         lines.push(&line);
-        replace_file(&path, &(lines.join("\n") + "\n"))
+        replace_file(&path, &(lines.join("\n") + "\n"))?;
+        self.lets_in(user, password)
+    }
+
+    /// A server that runs looks at its files once a second at most: waits until it takes this log-in.
+    fn lets_in(&self, user: &str, password: &str) -> Result<()> {
+        if self.master.is_none() {
+            return Ok(());
+        }
+        let log_in = ["auth", "test", user, password];
+        wait::until_blocking("Dovecot has the new password", START_PATIENCE, || Ok(self.doveadm(&log_in).is_ok()))
     }
 
     /// Gives a user another quota, in Dovecot's words. Sessions have it from their log-in on.
@@ -424,9 +434,10 @@ impl Dovecot {
         format!("{user}:{{PLAIN}}{password}:{uid}:{gid}::{}/home/{user}::", self.dir.display())
     }
 
-    /// Changes what the master user must give to log in.
+    /// Changes what the master user must give to log in; a server that runs knows it then.
     pub fn set_master_password(&self, password: &str) -> Result<()> {
-        replace_file(&self.dir.join("masters"), &format!("{MASTER}:{{PLAIN}}{password}\n"))
+        replace_file(&self.dir.join("masters"), &format!("{MASTER}:{{PLAIN}}{password}\n"))?;
+        self.options.users.first().map_or(Ok(()), |user| self.lets_in(&format!("{user}*{MASTER}"), password))
     }
 
     /// Runs `doveadm` on this server.

@@ -13,7 +13,7 @@ use understudy_failpoint::{ARMED, REACHED};
 use crate::wait;
 
 /// How long traffic may take to get to a place it passes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What a process does at the place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

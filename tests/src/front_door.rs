@@ -19,10 +19,10 @@ use tempfile::TempDir;
 
 use crate::dovecot::{free_port, loopback_address};
 
-pub use dovecot::DovecotProxy;
+pub use dovecot::{DovecotProxy, LastRoutes};
 pub use nginx::Nginx;
 pub use postfix::Postfix;
-pub use smtp::{deliver, hand_over};
+pub use smtp::{deliver, hand_over, submit};
 
 /// The domain of everybody's addresses.
 pub const DOMAIN: &str = "example.org";
@@ -47,6 +47,7 @@ pub struct Plan {
 struct ProxyPorts {
     imap: u16,
     lmtp: u16,
+    last_lmtp: u16,
     doveadm: u16,
 }
 
@@ -66,7 +67,7 @@ impl Plan {
             address,
             admin: SocketAddr::from((address, port()?)),
             smtp: SocketAddr::from((address, port()?)),
-            proxy: ProxyPorts { imap, lmtp: port()?, doveadm: port()? },
+            proxy: ProxyPorts { imap, lmtp: port()?, last_lmtp: port()?, doveadm: port()? },
             dir: dir.to_owned(),
             _temp: None,
         };
@@ -87,6 +88,11 @@ impl Plan {
         Ok(dir)
     }
 
+    /// Where Understudy writes the routes down.
+    pub fn routes_file(&self) -> PathBuf {
+        self.file("routes")
+    }
+
     /// The folder of the socket by which the Dovecot proxy reaches the database.
     pub fn database_socket(&self) -> PathBuf {
         self.file("socket")
@@ -101,7 +107,7 @@ impl Plan {
              [[domain]]\nname = \"{DOMAIN}\"\n\
              [[front_door]]\nname = \"imap-1\"\nkind = \"dovecot\"\ndoveadm = \"http://{address}:{doveadm}\"\n\
              key_file = \"{key}\"\nimap = \"imap+insecure://{address}:{imap}\"\n",
-            routes = file("routes"),
+            routes = self.routes_file().display(),
             socket = file("socket"),
             password = file("database-password"),
             key = file("doveadm-key"),
@@ -128,7 +134,7 @@ impl Plan {
         let file = |name: &str| self.file(name).display().to_string();
         vec![
             ("CONFIG_DIR", file("dovecot")),
-            ("ROUTES_FILE", file("routes")),
+            ("ROUTES_FILE", self.routes_file().display().to_string()),
             ("DOVEADM_KEY", DOVEADM_KEY.to_owned()),
             ("DOVEADM_HOST", self.address.to_string()),
             ("DOVEADM_PORT", self.proxy.doveadm.to_string()),
@@ -141,6 +147,8 @@ impl Plan {
             ("DOMAIN", DOMAIN.to_owned()),
             ("LMTP_HOST", self.address.to_string()),
             ("LMTP_PORT", self.proxy.lmtp.to_string()),
+            ("LAST_LMTP_PORT", self.proxy.last_lmtp.to_string()),
+            ("LAST_RUN_DIR", file("last-routes/run")),
         ]
     }
 

@@ -157,5 +157,5 @@ pub fn end_all_in(dir: &Path) -> Result<()> {
     for pid in &left {
         signal(*pid, Signal::KILL);
     }
-    wait_gone(&left, Duration::from_secs(10))
+    wait_gone(&left, Duration::from_secs(60))
 }

@@ -14,10 +14,10 @@ use crate::wait;
 pub const PRIMARY: &str = "mail-a";
 pub const STANDBY: &str = "dr-1";
 /// How long a mirror may take to settle; far more than it should need.
-const SETTLE: Duration = Duration::from_secs(120);
+const SETTLE: Duration = Duration::from_secs(240);
 /// What a command may take beyond what it waits for.
 const COMMAND: Duration = Duration::from_secs(60);
-const STATE_PATIENCE: Duration = Duration::from_secs(90);
+const STATE_PATIENCE: Duration = Duration::from_secs(180);
 
 /// Two mail servers and what mirrors them.
 pub struct Scenario {

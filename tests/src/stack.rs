@@ -31,9 +31,9 @@ use crate::{process, wait};
 use role::Role;
 
 /// Until everything answers; the first start makes a database cluster.
-const READY_PATIENCE: Duration = Duration::from_secs(90);
+const READY_PATIENCE: Duration = Duration::from_secs(180);
 /// A command that should take moments.
-const COMMAND_PATIENCE: Duration = Duration::from_secs(180);
+const COMMAND_PATIENCE: Duration = Duration::from_secs(300);
 
 /// What a command printed and how it ended.
 #[derive(Debug)]

@@ -12,23 +12,30 @@ where
     F: AsyncFnMut() -> Result<bool>,
 {
     let deadline = Instant::now() + patience;
-    while !done().await? {
-        if Instant::now() > deadline {
+    loop {
+        // Asked once more after the deadline: a machine that stood still meanwhile has had no time.
+        let is_late = Instant::now() > deadline;
+        if done().await? {
+            return Ok(());
+        }
+        if is_late {
             bail!("waited {} s until {what}", patience.as_secs());
         }
         tokio::time::sleep(PAUSE).await;
     }
-    Ok(())
 }
 
 /// The same where nothing else runs.
 pub fn until_blocking(what: &str, patience: Duration, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + patience;
-    while !done()? {
-        if Instant::now() > deadline {
+    loop {
+        let is_late = Instant::now() > deadline;
+        if done()? {
+            return Ok(());
+        }
+        if is_late {
             bail!("waited {} s until {what}", patience.as_secs());
         }
         std::thread::sleep(PAUSE);
     }
-    Ok(())
 }

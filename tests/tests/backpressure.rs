@@ -13,7 +13,7 @@ use understudy_tests::wait;
 
 use crate::times;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// What the journal may hold, in bytes; one transaction comes on top.
 const LIMIT: u64 = 400_000;
 /// Messages of each folder of a first copy.
@@ -38,11 +38,12 @@ async fn a_recovery_site_that_is_away_fills_the_journal_to_its_limit_and_no_furt
     let said = |scenario: &Scenario| fs::read_to_string(scenario.stack.dir().join("source.log")).unwrap_or_default();
     let before = scenario.stack.link()?.bytes_to_server();
     let mut changes: u64 = 0;
-    while !said(&scenario).contains("The journal is full") {
-        ensure!(changes < 5_000, "capturing does not wait");
+    let is_full = |scenario: &Scenario| said(scenario).contains("The journal is full");
+    while !is_full(&scenario) && changes < 5_000 {
         ann.append("INBOX", &[], None, &mail.plain(2_000)).await?;
         changes += 1;
     }
+    wait::until("capturing waits", PATIENCE, async || Ok(is_full(&scenario))).await?;
     let full = scenario.stack.source_journal_bytes().await?;
     ensure!(full >= LIMIT, "{full} bytes are held: it waited too early");
     for _ in 0..200 * times(10) {
@@ -86,7 +87,7 @@ async fn live_changes_overtake_a_first_copy_on_a_thin_link() -> Result<()> {
     .await?;
     for _ in 0..3 {
         bob.append("INBOX", &[], None, &mail.plain(2_000)).await?;
-        scenario.stack.command(&["mailbox", "wait", "bob"]).await?.expect(0)?;
+        scenario.stack.command(&["mailbox", "wait", "bob", "--timeout", "240s"]).await?.expect(0)?;
         scenario.assert_same("bob").await?;
     }
     let shown = scenario.show("ann").await?;

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use understudy_tests::client::{Client, Snapshot};
 use understudy_tests::compare::compare;
 use understudy_tests::mail::Mail;
@@ -14,7 +15,7 @@ use understudy_tests::wait;
 
 use crate::switchover::assert_same_but_for_order;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 const FOLDERS: [&str; 4] = ["INBOX", "Sent", "Work", "Work/Old"];
 
 /// A mailbox with this many messages in each of four folders, mirrored.
@@ -59,7 +60,7 @@ async fn each_policy_has_limits_of_its_own() -> Result<()> {
         client.expunge("1:10").await?;
     }
     until_held(&scenario).await?;
-    stack.command(&["mailbox", "wait", "bob", "--timeout", "60s"]).await?.expect(0)?;
+    stack.command(&["mailbox", "wait", "bob", "--timeout", "240s"]).await?.expect(0)?;
     scenario.assert_same("bob").await?;
     assert_eq!(scenario.show("bob").await?["state"], "mirroring");
     assert_eq!(scenario.log_in_to_standby("ann").await?.uids("INBOX").await?.len(), 40);
@@ -123,8 +124,12 @@ async fn a_primary_that_comes_back_empty_leaves_the_standby_whole_until_a_person
     scenario.stack.kill()?;
     scenario.stack.start().await?;
     until_held(&scenario).await?;
-    let held = scenario.stack.json(&["mailbox", "held", "ann"]).await?;
-    assert_eq!(held["messages"], 80, "{held:#}");
+    let mut held = Value::Null;
+    let all = wait::until("all that is gone waits", PATIENCE, async || {
+        held = scenario.stack.json(&["mailbox", "held", "ann"]).await?;
+        Ok(held["messages"] == 80)
+    });
+    all.await.with_context(|| format!("{held:#}"))?;
     let folders = held["folders"].as_array().map(Vec::len);
     assert_eq!(folders, Some(FOLDERS.len()), "{held:#}");
     let subject = held["folders"][0]["sample"][0]["subject"].as_str();

@@ -10,7 +10,7 @@ use understudy_tests::proxy::Mode;
 use understudy_tests::scenario::{self, Scenario};
 use understudy_tests::wait;
 
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// `ann` is protected and a canary; a message each second.
 async fn begin(scenario: &Scenario, within: &str) -> Result<()> {

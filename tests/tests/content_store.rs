@@ -14,7 +14,7 @@ use understudy_tests::scenario::{self, Scenario};
 use understudy_tests::stack::Stack;
 use understudy_tests::wait;
 
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 const FIRST_KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 const SECOND_KEY: &str = "ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100";
 
@@ -244,7 +244,7 @@ async fn no_room_until_there_is(scenario: &Scenario, small: &Small, said: &str) 
     // What fits goes on.
     let mut bob = scenario.log_in("bob").await?;
     bob.append("INBOX", &[], None, &mail.plain(5_000)).await?;
-    scenario.stack.command(&["mailbox", "wait", "bob"]).await?.expect(0)?;
+    scenario.stack.command(&["mailbox", "wait", "bob", "--timeout", "240s"]).await?.expect(0)?;
     scenario.assert_same("bob").await?;
 
     small.resize(64)?;

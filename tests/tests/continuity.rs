@@ -18,6 +18,8 @@ use understudy_tests::wait;
 use crate::mirroring::{do_everything, fill};
 use crate::times;
 
+const PATIENCE: Duration = Duration::from_secs(180);
+
 async fn managed() -> Result<Scenario> {
     Scenario::between(primary(&["ann"]), standby(&["ann"]).managed()).await
 }
@@ -219,7 +221,7 @@ async fn moved_while_rebuilt(scenario: &Scenario, mail: &mut Mail, place: &str) 
     let order = ["switchover", "ann", "--mode", "emergency", "--max-loss", "any", "--yes", "--wait"];
     let moving = scenario.stack.command(&order);
     let watching = async {
-        wait::until("old sessions are cut", Duration::from_secs(60), async || {
+        wait::until("old sessions are cut", PATIENCE, async || {
             let open = scenario.stack.json(&["run", "list", "--open", "--kind", "switchover"]).await?;
             let Some(id) = open[0]["run_id"].as_str() else { return Ok(false) };
             let run = scenario.stack.json(&["run", "show", id]).await?;
@@ -357,7 +359,7 @@ fn named(verified: &Value) -> Vec<(String, String)> {
 /// Until a folder has been applied again so often; what was said of it the last time.
 async fn applied_again(scenario: &Scenario, times: usize) -> Result<Value> {
     let mut last = Value::Null;
-    wait::until("the folder is applied again", Duration::from_secs(60), async || {
+    wait::until("the folder is applied again", PATIENCE, async || {
         let events = scenario.stack.json(&["events", "--past", "--kind", "folder_applied_again"]).await?;
         let events = events.as_array().cloned().unwrap_or_default();
         last = events.first().cloned().unwrap_or_default();
@@ -604,8 +606,8 @@ async fn a_message_that_comes_late_gets_its_uid_all_the_same() -> Result<()> {
     client.append("INBOX", &[], None, &mail.plain(100)).await?;
     scenario.protect(&["ann"]).await?;
     scenario.settle().await?;
-    let shown = scenario.show("ann").await?;
-    ensure!(shown["set_aside"].as_u64() > Some(0) && shown["uid_continuity"] == true, "{shown:#}");
+    let apart = |shown: &Value| shown["set_aside"].as_u64() > Some(0) && shown["uid_continuity"] == true;
+    scenario.until("ann", "lacks a message and has the primary's UIDs", apart).await?;
     // Room is made, and what did not fit comes after others that were later.
     client.select("INBOX").await?;
     client.expunge(&large.to_string()).await?;
@@ -628,9 +630,11 @@ async fn a_management_interface_that_refuses_stops_nothing_and_is_used_once_it_d
     ensure!(checked.code != 0 && checked.stdout.contains("refused the key"), "{checked:?}");
     scenario.protect(&["ann"]).await?;
     scenario.settle_and_compare(&["ann"]).await?;
-    let shown = scenario.show("ann").await?;
-    let reason = shown["uid_continuity_lost"][0]["reason"].as_str().unwrap_or_default();
-    ensure!(shown["uid_continuity"] == false && reason.contains("refused the key"), "{shown:#}");
+    let refused = |shown: &Value| {
+        let reason = shown["uid_continuity_lost"][0]["reason"].as_str().unwrap_or_default();
+        shown["uid_continuity"] == false && reason.contains("refused the key")
+    };
+    scenario.until("ann", "says why UIDs differ", refused).await?;
     std::fs::write(&key_file, key)?;
     let checked = scenario.stack.command(&["server", "check", STANDBY, "--address", "ann"]).await?.expect(0)?;
     ensure!(checked.stdout.contains("primary's UIDVALIDITY and UIDs"), "{checked:?}");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use sqlx::PgPool;
@@ -11,16 +11,16 @@ use understudy_database::route;
 use understudy_front_door::FrontDoors;
 use understudy_protocol::{MailboxId, Side};
 use understudy_tests::client::{Client, Value};
-use understudy_tests::dovecot::{Dovecot, MASTER, MASTER_PASSWORD, Options, PASSWORD};
-use understudy_tests::front_door::{DOMAIN, DovecotProxy, Nginx, Plan, Postfix, deliver};
+use understudy_tests::dovecot::{Dovecot, MASTER, MASTER_PASSWORD, Options, PASSWORD, free_port};
+use understudy_tests::front_door::{
+    DOMAIN, DovecotProxy, LastRoutes, Nginx, Plan, Postfix, deliver, hand_over, submit,
+};
 use understudy_tests::scenario::{self, PRIMARY, STANDBY};
 use understudy_tests::stack::Stack;
 use understudy_tests::wait;
 
-/// A log-in that should be through in milliseconds.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// A mail that goes through a queue.
-const MAIL_PATIENCE: Duration = Duration::from_secs(90);
+/// For a log-in that should be through in milliseconds, and for mail that goes through a queue.
+const PATIENCE: Duration = Duration::from_secs(180);
 /// A log-in that is not through after this waits.
 const WAITS: Duration = Duration::from_millis(700);
 /// From where administrators may name the side, and whence everybody sees the primary: as the plan configures it.
@@ -38,16 +38,21 @@ struct Site {
 
 impl Site {
     async fn start() -> Result<Self> {
-        Self::start_with(Plan::new()?, |standby| standby, "").await
+        Self::start_between(Plan::new()?, |primary| primary, |standby| standby, "").await
     }
 
-    /// With another standby, and more at the end of the configuration.
-    async fn start_with(plan: Plan, other: impl Fn(Options) -> Options, more: &str) -> Result<Self> {
+    /// With other servers, and more at the end of the configuration.
+    async fn start_between(
+        plan: Plan,
+        primary: impl Fn(Options) -> Options,
+        standby: impl Fn(Options) -> Options,
+        more: &str,
+    ) -> Result<Self> {
         let users = ["ann", "ben", "zoe", "zoe@example.org"];
         // The ID of a server tells which side it is; it passes through proxies.
         let named = |options: Options, name: &str| options.extra(&format!("imap_id_send = name {name}"));
-        let primary = Dovecot::start(named(scenario::primary(&users), PRIMARY).managed())?;
-        let standby = Dovecot::start(other(named(scenario::standby(&users), STANDBY).managed()))?;
+        let primary = Dovecot::start(primary(named(scenario::primary(&users), PRIMARY).managed()))?;
+        let standby = Dovecot::start(standby(named(scenario::standby(&users), STANDBY).managed()))?;
         let servers = [("primary", &primary), ("standby", &standby)];
         let listen = plan.admin.to_string();
         let configuration = plan.configuration() + &plan.nginx_configuration() + more;
@@ -56,7 +61,7 @@ impl Site {
             let protect = ["mailbox", "protect", user, "--primary", PRIMARY, "--standby", STANDBY];
             stack.command(&protect).await?.expect(0)?;
         }
-        let settled = stack.command(&["mailbox", "wait", "--all", "--timeout", "60s"]).await?;
+        let settled = stack.command(&["mailbox", "wait", "--all", "--timeout", "240s"]).await?;
         settled.expect(0)?;
         let socket = stack.data_dir().join("run");
         let password = std::fs::read_to_string(stack.data_dir().join("postgres/password"))?;
@@ -98,6 +103,15 @@ impl Site {
         subjects.sort();
         Ok(subjects)
     }
+
+    /// How often each of them is there.
+    async fn counted(&self, server: &Dovecot, user: &str) -> Result<BTreeMap<String, usize>> {
+        let mut counts = BTreeMap::new();
+        for subject in self.subjects(server, user).await? {
+            *counts.entry(subject).or_default() += 1;
+        }
+        Ok(counts)
+    }
 }
 
 /// Everything that is said in a value.
@@ -108,8 +122,10 @@ fn words(value: &Value) -> String {
     }
 }
 
+/// Whose session it is; it has ended then.
 async fn side_of(mut client: Client) -> Result<Side> {
     let answer: String = client.command("ID NIL").await?.iter().flatten().map(words).collect();
+    client.log_out().await;
     match (answer.contains(PRIMARY), answer.contains(STANDBY)) {
         (true, false) => Ok(Side::Primary),
         (false, true) => Ok(Side::Standby),
@@ -243,10 +259,10 @@ async fn a_certificate_that_ends_soon_is_told_by_a_real_postfix() -> Result<()> 
         plan.smtp
     );
     let ending = |standby| Options { tls: true, certificate_days: 9, ..standby };
-    let site = Site::start_with(plan, ending, &relay).await?;
+    let site = Site::start_between(plan, |primary| primary, ending, &relay).await?;
     let (_proxy, postfix) = (DovecotProxy::start(&site.plan)?, Postfix::start(&site.plan)?);
     let mut mails = String::new();
-    let came = wait::until("the mail about the certificate arrives", MAIL_PATIENCE, async || {
+    let came = wait::until("the mail about the certificate arrives", PATIENCE, async || {
         let mut client = Client::log_in(site.primary.imap_address(), "ben", PASSWORD).await?;
         client.select("INBOX").await?;
         let fetched = client.command("FETCH 1:* (BODY.PEEK[])").await.unwrap_or_default();
@@ -256,7 +272,7 @@ async fn a_certificate_that_ends_soon_is_told_by_a_real_postfix() -> Result<()> 
     came.await.with_context(|| format!("ben has: {mails}"))?;
     ensure!(mails.contains(&format!("{STANDBY}: the certificate it shows")), "it does not say which: {mails}");
     ensure!(mails.contains(&format!("To: ben@{DOMAIN}")) && mails.contains("Message-ID: "), "headers lack: {mails}");
-    ensure!(postfix.log().contains("relay="), "Postfix does not say that it delivered");
+    wait::until("Postfix says that it delivered", PATIENCE, async || Ok(postfix.log().contains("relay="))).await?;
 
     // The log of deliveries has what Postfix said.
     let mut said = Vec::new();
@@ -336,6 +352,14 @@ async fn the_last_routes_work_without_understudy_and_its_database() -> Result<()
     let (proxy, nginx) = (DovecotProxy::start(&site.plan)?, Nginx::start(&site.plan)?);
     let doors = [proxy.imap_address(), nginx.imap_address()];
     site.flip("ann", Side::Standby).await?;
+    // This takes a moment, and whoever stops Understudy sooner has the routes before.
+    let there = format!(" port={} ", site.standby.ports().imap);
+    wait::until("the routes are written down", PATIENCE, async || {
+        let text = std::fs::read_to_string(site.plan.routes_file()).unwrap_or_default();
+        let is_there = |form: &str| text.lines().any(|line| line.starts_with(form) && line.contains(&there));
+        Ok(["imap/ann:", "imap/annie@example.org:"].into_iter().all(is_there))
+    })
+    .await?;
     for door in doors {
         for login in ["ann", "annie@example.org", "ben", "zoe"] {
             reaches(door, login).await?;
@@ -368,4 +392,156 @@ async fn the_last_routes_work_without_understudy_and_its_database() -> Result<()
         .await?;
     }
     Ok(())
+}
+
+/// Understudy is killed with its database, as in a power failure, while mail comes and people log in: each mail is delivered at once
+/// by the last routes, and once. Who was changing sides just then gets mail when that is over, on the right side.
+#[tokio::test]
+async fn mail_goes_on_by_the_last_routes_without_understudy_and_its_database() -> Result<()> {
+    let mut site = Site::start().await?;
+    let (proxy, postfix) = (DovecotProxy::start(&site.plan)?, Postfix::start_that_retries(&site.plan, "15s")?);
+    let last_routes = LastRoutes::start(&site.plan)?;
+    site.flip("ann", Side::Standby).await?;
+    let written = async |what: &str, line: &str, port: u16| {
+        let (start, port) = (format!("{line}:"), format!(" port={port} "));
+        wait::until(what, PATIENCE, async || {
+            let text = std::fs::read_to_string(site.plan.routes_file()).unwrap_or_default();
+            Ok(text.lines().any(|line| line.starts_with(&start) && line.contains(&port)))
+        })
+        .await
+    };
+    written("the route is written down", "lmtp/ann@example.org", site.standby.ports().lmtp).await?;
+    let mut sent: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut send = async |to: &str, subject: String| -> Result<()> {
+        deliver(postfix.smtp_address(), &format!("{to}@{DOMAIN}"), &subject).await?;
+        sent.entry(to.split('+').next().unwrap_or_default().to_owned()).or_default().push(subject);
+        Ok(())
+    };
+    for to in ["ann", "zoe", "ben"] {
+        send(to, format!("before-{to}")).await?;
+    }
+
+    let ben = site.mailbox("ben").await?;
+    route::announce_hold(&site.pool, &[ben]).await?;
+    written("it is written down that ben changes sides", "lmtp/ben@example.org", 1).await?;
+    let refused = hand_over(last_routes.lmtp_address(), "ben@example.org", "Subject: x\r\n\r\nx\r\n").await;
+    ensure!(refused.is_err_and(|error| error.to_string().contains("451 ")), "mail for who changes sides is taken");
+
+    site.stack.kill()?;
+    let cut = Instant::now();
+    let (mut failed, mut slowest) = (0, Duration::ZERO);
+    for number in 0..60 {
+        // Some of them for a name under which nobody got mail before, so that Postfix asks whether there is such a user.
+        let to = ["ann", "zoe", "annie", "ann+news"][number % 4];
+        send(to, format!("away-{number:03}")).await?;
+        if number % 6 == 0 {
+            let begun = Instant::now();
+            wait::until("ann gets in", PATIENCE, async || {
+                let side = reaches(proxy.imap_address(), "ann").await;
+                failed += u32::from(side.is_err());
+                Ok(side.is_ok_and(|side| side == Side::Standby))
+            })
+            .await?;
+            slowest = slowest.max(begun.elapsed());
+        }
+    }
+    send("ben", "away-ben".to_owned()).await?;
+    let sending = cut.elapsed();
+    let hers: Vec<String> = ["ann", "annie"].iter().flat_map(|name| sent[*name].clone()).collect();
+    let mut lacking = Vec::new();
+    let delivered = wait::until("all of it is there", PATIENCE, async || {
+        let (ann, zoe) =
+            (site.counted(&site.standby, "ann").await?, site.counted(&site.primary, "zoe@example.org").await?);
+        lacking = hers.iter().filter(|subject| !ann.contains_key(*subject)).cloned().collect();
+        lacking.extend(sent["zoe"].iter().filter(|subject| !zoe.contains_key(*subject)).cloned());
+        Ok(lacking.is_empty())
+    });
+    delivered.await.with_context(|| format!("not delivered: {lacking:?}"))?;
+    println!(
+        "60 mails while the database was away: handed in within {:.1} s, all there {:.1} s after it died; log-ins amid them: slowest {:.1} s, {failed} had to be made again",
+        sending.as_secs_f64(),
+        cut.elapsed().as_secs_f64(),
+        slowest.as_secs_f64(),
+    );
+    ensure!(site.counted(&site.primary, "ann").await?.is_empty(), "mail went to the side that ann had left");
+    let bens = async |side: &Dovecot| Ok::<_, anyhow::Error>(site.counted(side, "ben").await?.contains_key("away-ben"));
+    ensure!(!bens(&site.primary).await? && !bens(&site.standby).await?, "mail for who changes sides was delivered");
+    let log = postfix.log();
+    let deferred: Vec<&str> = log.lines().filter(|line| line.contains("status=deferred")).collect();
+    ensure!(deferred.iter().all(|line| line.contains("to=<ben@")), "mail was put off: {deferred:#?}");
+
+    site.stack.start().await?;
+    site.flip("ben", Side::Standby).await?;
+    wait::until("ben has his mail", PATIENCE, async || {
+        Ok(site.counted(&site.standby, "ben").await?.contains_key("away-ben"))
+    })
+    .await?;
+    ensure!(!site.counted(&site.primary, "ben").await?.contains_key("away-ben"), "it went to the side he had left too");
+    for (server, user) in [(&site.standby, "ann"), (&site.primary, "zoe@example.org"), (&site.standby, "ben")] {
+        let twice: Vec<_> = site.counted(server, user).await?.into_iter().filter(|(_, count)| *count != 1).collect();
+        ensure!(twice.is_empty(), "{user} has some of it twice: {twice:?}");
+    }
+    Ok(())
+}
+
+/// What users send goes through nginx to the side where they are, while Understudy is away too, and arrives.
+#[tokio::test]
+async fn what_users_send_goes_by_the_last_routes_without_understudy_and_its_database() -> Result<()> {
+    let plan = Plan::new()?;
+    let (primary, standby, relay) = (free_port(Ipv4Addr::LOCALHOST)?, free_port(Ipv4Addr::LOCALHOST)?, plan.smtp);
+    let submission = |options: Options, name: &str, port: u16| {
+        options.extra(&format!(
+            "protocols = imap lmtp submission\nhostname = {name}.{DOMAIN}\n\
+             submission_relay_host = {}\nsubmission_relay_port = {}\nsubmission_relay_trusted = no\n\
+             service submission-login {{\n  inet_listener submission {{\n    address = 127.0.0.1\n    port = {port}\n  }}\n  \
+             inet_listener submissions {{\n    port = 0\n  }}\n}}",
+            relay.ip(),
+            relay.port(),
+        ))
+    };
+    let at_the_primary = |options: Options| submission(options, PRIMARY, primary);
+    let at_the_standby = |options: Options| submission(options, STANDBY, standby);
+    let mut site = Site::start_between(plan, at_the_primary, at_the_standby, "").await?;
+    let file = site.stack.config_file();
+    let mut text = std::fs::read_to_string(&file)?;
+    for (name, port) in [(PRIMARY, primary), (STANDBY, standby)] {
+        let line = format!("name = \"{name}\"\n");
+        text = text.replace(&line, &format!("{line}submission = \"smtp://127.0.0.1:{port}\"\n"));
+    }
+    std::fs::write(&file, text)?;
+    site.stack.stop()?;
+    site.stack.start().await?;
+    let (_proxy, postfix) = (DovecotProxy::start(&site.plan)?, Postfix::start(&site.plan)?);
+    let (_last_routes, nginx) = (LastRoutes::start(&site.plan)?, Nginx::start(&site.plan)?);
+    let door = nginx.submission_address();
+    let to = format!("zoe@{DOMAIN}");
+    let sends = async |user: &str, subject: &str, side: &str| -> Result<()> {
+        let sent = tokio::time::timeout(PATIENCE, submit(door, user, PASSWORD, &to, subject)).await;
+        let who = sent.context("the log-in is not answered")?.with_context(|| format!("{user}, {subject}"))?;
+        ensure!(who.starts_with(side), "{user} reached {who} with {subject}, not the {side}");
+        Ok(())
+    };
+    site.flip("ann", Side::Standby).await?;
+    for (user, side) in [("ann", STANDBY), ("ben", PRIMARY)] {
+        sends(user, &format!("with-{user}"), side).await?;
+    }
+    ensure!(submit(door, "ann", "wrong", &to, "x").await.is_err(), "a wrong password got in");
+    site.stack.stop()?;
+    for (user, side) in [("ann", STANDBY), ("ben", PRIMARY)] {
+        sends(user, &format!("without-{user}"), side).await?;
+    }
+    // Who never came through it is refused for the time.
+    let refused = submit(door, "ann@example.org", PASSWORD, &to, "x").await;
+    ensure!(refused.is_err_and(|error| error.to_string().contains(" 4")), "it is not for the time");
+    let sent = ["with-ann", "with-ben", "without-ann", "without-ben"];
+    let came = wait::until("all of it is there", PATIENCE, async || {
+        let counts = site.counted(&site.primary, "zoe@example.org").await?;
+        Ok(sent.iter().all(|subject| counts.get(*subject) == Some(&1)))
+    });
+    came.await.with_context(|| postfix.log())?;
+
+    site.stack.start().await?;
+    site.flip("ann", Side::Primary).await?;
+    wait::until("the route is asked for again", PATIENCE, async || Ok(sends("ann", "back", PRIMARY).await.is_ok()))
+        .await
 }

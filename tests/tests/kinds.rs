@@ -19,7 +19,7 @@ use crate::layouts::unescaped;
 use crate::levels::LEVELS;
 use crate::times;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What a user does things with.
 pub(crate) struct Hands {

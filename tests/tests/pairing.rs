@@ -17,7 +17,7 @@ use understudy_tests::wait;
 use crate::{mirroring::fill, times};
 
 const USERS: [&str; 2] = ["ann", "bob"];
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// Of a certificate here; it is renewed after two thirds.
 const LIFE: Duration = Duration::from_secs(90);
 /// Of a file that is under way when a certificate is renewed, at whatever moment.
@@ -105,7 +105,7 @@ async fn two_sites_are_paired_by_one_token_and_nobody_else_is_let_in() -> Result
     ann.append("INBOX", &[], None, &long).await?;
     wait::until("a part of it went", PATIENCE, async || Ok(way.bytes_to_server() > before + 100_000)).await?;
     let first = fs::read_to_string(&keys)?;
-    wait::until("the certificate is renewed", LIFE, async || Ok(fs::read_to_string(&keys)? != first)).await?;
+    wait::until("the certificate is renewed", 2 * LIFE, async || Ok(fs::read_to_string(&keys)? != first)).await?;
     let went = way.bytes_to_server() - before;
     scenario.stack.command(&["link", "limit", "unlimited"]).await?.expect(0)?;
     scenario.settle_and_compare(&["ann"]).await?;
@@ -239,7 +239,7 @@ async fn a_limit_holds_on_the_wire_and_is_lifted_while_it_holds() -> Result<()> 
     scenario.until("ann", "is being seeded", |shown| shown["state"] == "seeding").await?;
     for _ in 0..3 {
         bob.append("INBOX", &[], None, &mail.plain(1_000)).await?;
-        scenario.stack.command(&["mailbox", "wait", "bob"]).await?.expect(0)?;
+        scenario.stack.command(&["mailbox", "wait", "bob", "--timeout", "240s"]).await?.expect(0)?;
         scenario.assert_same("bob").await?;
     }
     let went = way.bytes_to_server() - before;

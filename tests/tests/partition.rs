@@ -27,7 +27,7 @@ use understudy_tests::wait;
 
 use crate::somebody::seeds;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// A mail program that has no answer for so long logs in again.
 const ANSWER: Duration = Duration::from_secs(3);
 /// Where the mail servers see the front door come from.
@@ -249,7 +249,7 @@ async fn round(site: &Site, user: &str, seed: u64) -> Result<()> {
     let (changes, epochs) = (changes_of_home(&writes), site.epoch(user).await? - first_epoch);
     ensure!(changes <= epochs, "two homes took writes: {changes} changes of home in {epochs} changes of side");
     ensure!(changes >= 2, "the user was not away: {changes} changes of home");
-    site.stack.command(&["mailbox", "wait", user, "--timeout", "100s"]).await?.expect(0)?;
+    site.stack.command(&["mailbox", "wait", user, "--timeout", "240s"]).await?.expect(0)?;
     for (server, name) in [(&site.primary, "primary"), (&site.standby, "standby")] {
         let (mut missing, mut twice) = (0, 0);
         let complete = wait::until("everything acknowledged is there", PATIENCE, async || {

@@ -8,12 +8,13 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use rand::{RngCore, SeedableRng, rngs::StdRng};
 use serde_json::Value;
 use understudy_tests::mail::Mail;
+use understudy_tests::proxy::Mode;
 use understudy_tests::scenario::Scenario;
 use understudy_tests::wait;
 
 const USERS: [&str; 3] = ["ann", "bob", "cem"];
 const FILE_BYTES: usize = 2 << 20;
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// One file, as it reaches this user; mail programs wrap as they like.
 fn message(to: &str, file: &[u8], columns: usize) -> Vec<u8> {
@@ -131,5 +132,45 @@ async fn a_file_that_was_cleared_away_over_there_crosses_again() -> Result<()> {
     assert!(crossed > FILE_BYTES as u64, "{crossed} bytes crossed");
     let log = fs::read_to_string(scenario.stack.dir().join("source.log"))?;
     assert!(log.contains("Sending parts again that the recovery site has no more"), "it was not sure");
+    Ok(())
+}
+
+/// A line that never holds for as long as a message takes: it passes all the same, and little of it crosses twice.
+#[tokio::test]
+async fn a_message_that_takes_longer_than_the_line_ever_holds_passes() -> Result<()> {
+    const LONG: usize = 64 << 20;
+    // Some of it lies in the buffers on the way when it is cut, and is lost each time.
+    const BETWEEN_CUTS: u64 = 24 << 20;
+    let scenario = Scenario::apart(&["ann"]).await?;
+    scenario.protect(&["ann"]).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+    let mut file = vec![0; LONG];
+    StdRng::seed_from_u64(43).fill_bytes(&mut file);
+    let link = scenario.stack.link()?;
+    let before = link.bytes_to_server();
+    let mut cuts = 0;
+    let cutting = async {
+        let mut cut_at = before;
+        loop {
+            wait::until("some of it crosses", PATIENCE, async || Ok(link.bytes_to_server() >= cut_at + BETWEEN_CUTS))
+                .await?;
+            link.cut().await?;
+            cuts += 1;
+            cut_at = link.bytes_to_server();
+            link.set(Mode::Pass);
+        }
+        #[expect(unreachable_code, reason = "says what it may fail with")]
+        anyhow::Ok(())
+    };
+    scenario.log_in("ann").await?.append("INBOX", &[], None, &message("ann", &file, 76)).await?;
+    tokio::select! {
+        settled = scenario.settle_within(PATIENCE) => settled?,
+        stopped = cutting => stopped?,
+    }
+    scenario.assert_same("ann").await?;
+    let crossed = link.bytes_to_server() - before;
+    println!("{cuts} cuts; {crossed} bytes crossed of {LONG}");
+    assert!(cuts >= 2, "{cuts} cuts");
+    assert!(crossed < LONG as u64 * 3, "{crossed} bytes crossed");
     Ok(())
 }

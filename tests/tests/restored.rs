@@ -18,7 +18,7 @@ use understudy_tests::wait;
 use crate::levels::LEVELS;
 use crate::times;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 const FOLDERS: [&str; 2] = ["INBOX", "Work"];
 
 /// Ann's mail as it is now, with owners and times.

@@ -10,6 +10,8 @@ use understudy_tests::mail::{Mail, odd_mail};
 use understudy_tests::proxy::{Mode, Proxy};
 use understudy_tests::wait;
 
+const PATIENCE: Duration = Duration::from_secs(120);
+
 async fn ann(server: &Dovecot) -> Result<Client> {
     Client::log_in(server.imap_address(), "ann", PASSWORD).await
 }
@@ -60,7 +62,7 @@ async fn a_killed_server_comes_back_with_its_mail_on_the_same_ports() -> Result<
     ann(&server).await?.append("INBOX", &[], None, b"Subject: kept\r\n\r\n").await?;
     let before = server.ports().imap;
     // CPU time is counted in hundredths of a second.
-    understudy_tests::wait::until("a log-in shows in the CPU time", Duration::from_secs(30), async || {
+    wait::until("a log-in shows in the CPU time", PATIENCE, async || {
         ann(&server).await?.log_out().await;
         Ok(server.cpu_seconds() > 0.0)
     })
@@ -145,8 +147,7 @@ async fn the_proxy_lets_just_so_much_pass() -> Result<()> {
     proxy.allow(100_000);
     let limit = proxy.bytes_to_client() + 100_000;
     let reading = tokio::spawn(async move { client.snapshot().await });
-    wait::until("all that may pass has passed", Duration::from_secs(30), async || Ok(proxy.bytes_to_client() == limit))
-        .await?;
+    wait::until("all that may pass has passed", PATIENCE, async || Ok(proxy.bytes_to_client() == limit)).await?;
     Client::log_in(server.imap_address(), "ann", PASSWORD).await?.log_out().await;
     assert!(proxy.bytes_to_client() == limit && !reading.is_finished());
     proxy.set(Mode::Pass);

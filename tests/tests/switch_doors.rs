@@ -17,10 +17,10 @@ use understudy_tests::wait;
 
 use crate::times;
 
-const PATIENCE: Duration = Duration::from_secs(120);
-/// The longest a user's mail program may be without an answer in a planned change of side; the goal for the slowest hundredth
-/// is 1.5 s on an idle machine.
-const LONGEST_GAP: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(180);
+/// The longest a user's mail program may be without an answer in a planned change of side, however busy the machine is; the goal for
+/// the slowest hundredth is 1.5 s on an idle one.
+const LONGEST_GAP: Duration = Duration::from_secs(20);
 
 /// Where mail servers see the front door come from.
 const DOOR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 79);
@@ -37,11 +37,11 @@ struct Site {
 impl Site {
     /// With a Postfix that tries deferred mail again after this time, or when Understudy asks it to.
     async fn start(users: &[&str], retries_after: &str) -> Result<Self> {
-        Self::start_with(scenario::primary(users).managed(), users, retries_after, "").await
+        Self::start_with(scenario::primary(users).managed(), users, retries_after, false).await
     }
 
-    /// The same with another primary, and `users` of this policy.
-    async fn start_with(primary: Options, users: &[&str], retries_after: &str, policy: &str) -> Result<Self> {
+    /// The same with another primary, and where `is_gold`, `users` of a policy of that name.
+    async fn start_with(primary: Options, users: &[&str], retries_after: &str, is_gold: bool) -> Result<Self> {
         let primary = Dovecot::start(primary)?;
         let standby = Dovecot::start(scenario::standby(users).managed())?;
         let plan = Plan::new()?;
@@ -50,13 +50,13 @@ impl Site {
         let exchanger = format!("[routes]\nmail_exchangers = [\"smtp://{}\"]\n", plan.smtp);
         let configuration = plan.configuration().replacen("[routes]\n", &exchanger, 1);
         let stack = Stack::up_in(&plan.stack_dir()?, &listen, &servers, &configuration).await?;
-        if !policy.is_empty() {
-            stack.command(&["policy", "set", "gold", policy, "threshold_seconds=5"]).await?.expect(0)?;
+        if is_gold {
+            stack.command(&["policy", "set", "gold", "threshold_seconds=5"]).await?.expect(0)?;
         }
         let protect = [&["mailbox", "protect"], users, &["--primary", PRIMARY, "--standby", STANDBY]].concat();
-        let policy: &[&str] = if policy.is_empty() { &[] } else { &["--policy", "gold"] };
+        let policy: &[&str] = if is_gold { &["--policy", "gold"] } else { &[] };
         stack.command(&[protect.as_slice(), policy].concat()).await?.expect(0)?;
-        stack.command(&["mailbox", "wait", "--all", "--timeout", "60s"]).await?.expect(0)?;
+        stack.command(&["mailbox", "wait", "--all", "--timeout", "240s"]).await?.expect(0)?;
         for user in users {
             wait::until("it is mirrored", PATIENCE, async || {
                 Ok(stack.json(&["mailbox", "show", user]).await?["state"] == "mirroring")
@@ -173,23 +173,30 @@ async fn mail_that_arrives_during_changes_of_side_is_delivered_once_and_users_se
         away.push((way, moved["rto_seconds"].as_f64().unwrap_or_default()));
     }
     sending.await??;
-    let last = format!("mail-{:04}", goal - 1);
+    // What came amid a change waits in the queue of the mail exchanger, and comes after the last one. She is at home again.
     wait::until("all mail is delivered", PATIENCE, async || {
-        Ok(subjects(&site.primary, "ann", "INBOX").await?.len() == goal as usize
-            || subjects(&site.standby, "ann", "INBOX").await?.contains_key(&last))
+        Ok(subjects(&site.primary, "ann", "INBOX").await?.len() == goal as usize)
     })
     .await?;
     stop.store(true, Ordering::Relaxed);
     let lived = program.await??;
-    site.stack.command(&["mailbox", "wait", "ann", "--timeout", "60s"]).await?.expect(0)?;
+    site.stack.command(&["mailbox", "wait", "ann", "--timeout", "240s"]).await?.expect(0)?;
     println!("away {away:?}, {lived:?}");
     for (server, name) in [(&site.primary, "primary"), (&site.standby, "standby")] {
-        let inbox = subjects(server, "ann", "INBOX").await?;
+        let (mut inbox, mut drafts) = (BTreeMap::new(), BTreeMap::new());
+        // A folder that is just being rebuilt on the standby may go away while it is read.
+        wait::until(&format!("all of it can be read on the {name}"), PATIENCE, async || {
+            (inbox, drafts) = match (subjects(server, "ann", "INBOX").await, subjects(server, "ann", "Drafts").await) {
+                (Ok(inbox), Ok(drafts)) => (inbox, drafts),
+                _ => return Ok(false),
+            };
+            Ok(inbox.len() == goal as usize && drafts.len() >= lived.appended as usize)
+        })
+        .await?;
         for number in 0..goal {
             let count = inbox.get(&format!("mail-{number:04}")).copied().unwrap_or_default();
             ensure!(count == 1, "mail-{number:04} is {count} times on the {name}");
         }
-        let drafts = subjects(server, "ann", "Drafts").await?;
         for number in 0..lived.appended {
             let count = drafts.get(&format!("draft-{number:04}")).copied().unwrap_or_default();
             // One that was cut off may have been carried out and said again.
@@ -246,8 +253,7 @@ async fn through_a_death(by_itself: bool) -> Result<()> {
     // Users get in through the front door only, so that it may be left by itself; the master may write, for the way home.
     let primary = Options::new(PRIMARY).users(["ann", "canary"]).without_fsync().without_way_home();
     let primary = primary.users_only_from(DOOR).canary("canary");
-    let policy = if by_itself { "switchover=on" } else { "" };
-    let mut site = Site::start_with(primary, &["ann"], "5s", policy).await?;
+    let mut site = Site::start_with(primary, &["ann"], "5s", by_itself).await?;
     if by_itself {
         wait::until("the fence was seen to hold", PATIENCE, async || {
             Ok(site.stack.json(&["server", "health", PRIMARY]).await?["fence"]["state"] == "holds")
@@ -276,6 +282,10 @@ async fn through_a_death(by_itself: bool) -> Result<()> {
         }
     });
     wait::until("mail comes", PATIENCE, async || Ok(sent.load(Ordering::Relaxed) > goal / 4)).await?;
+    if by_itself {
+        // Not before: a machine that stands still for seconds would look like a dead primary.
+        site.stack.command(&["policy", "set", "gold", "switchover=on"]).await?.expect(0)?;
+    }
     site.primary.kill()?;
     if !by_itself {
         site.stack.command(&["switchover", "ann", "--mode", "emergency", "--yes", "--wait"]).await?.expect(0)?;
@@ -298,9 +308,15 @@ async fn through_a_death(by_itself: bool) -> Result<()> {
     })
     .await?;
     let is_once = |inbox: &BTreeMap<String, usize>| (0..goal).all(|n| inbox.get(&format!("mail-{n:04}")) == Some(&1));
-    let home = in_inbox(&site).await?;
-    ensure!(is_once(&home), "at home: {home:?}");
-    site.stack.command(&["mailbox", "wait", "ann", "--timeout", "60s"]).await?.expect(0)?;
+    let mut home = BTreeMap::new();
+    let at_home = wait::until("each mail is at home once", PATIENCE, async || {
+        home = in_inbox(&site).await?;
+        Ok(is_once(&home))
+    });
+    at_home.await.with_context(|| format!("at home: {home:?}"))?;
+    site.stack.command(&["mailbox", "wait", "ann", "--timeout", "240s"]).await?.expect(0)?;
+    let verified = site.stack.command_within(PATIENCE, &["mailbox", "verify", "ann"]).await?;
+    verified.expect(0).context("the sides are not equal in the end")?;
     // A folder that is just being rebuilt there may go away while it is read.
     wait::until("the standby has each once", PATIENCE, async || {
         Ok(subjects(&site.standby, "ann", "INBOX").await.is_ok_and(|inbox| is_once(&inbox)))

@@ -7,6 +7,7 @@ use rand::Rng as _;
 use serde_json::Value;
 use understudy_tests::client::Snapshot;
 use understudy_tests::compare::compare;
+use understudy_tests::mail::Mail;
 use understudy_tests::scenario::Scenario;
 
 use crate::somebody::{FOLDERS, Somebody, seeds, walk_each};
@@ -31,6 +32,40 @@ async fn switch(scenario: &Scenario, arguments: &[&str]) -> Result<()> {
     let answer = scenario.stack.command(&[arguments, &["--wait", "--json"]].concat()).await?;
     let said: Value = serde_json::from_str(&answer.stdout).unwrap_or_default();
     ensure!(answer.code == 0, "{arguments:?}: {said:#} {}", answer.stderr);
+    Ok(())
+}
+
+/// The session that applied to it last is kept for the way home.
+#[tokio::test]
+async fn a_folder_that_is_made_anew_while_its_user_is_away_keeps_its_mail() -> Result<()> {
+    let scenario = Scenario::start(&["ann"]).await?;
+    let (mut ann, mut mail) = (scenario.log_in("ann").await?, Mail::from_seed(75));
+    ann.create("Work").await?;
+    scenario.protect(&["ann"]).await?;
+    scenario.settle().await?;
+    ann.append("Work", &[], None, &mail.any()).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+
+    switch(&scenario, &["switchover", "ann"]).await?;
+    let mut there = scenario.log_in_to_standby("ann").await?;
+    there.replace("Work").await?;
+    let mut wanted = BTreeSet::new();
+    for _ in 0..3 {
+        let message = mail.any();
+        there.append("Work", &["\\Flagged"], None, &message).await?;
+        wanted.insert(*blake3::hash(&message).as_bytes());
+    }
+    // The primary got something too, which has to be brought over there.
+    for _ in 0..3 {
+        let message = mail.any();
+        ann.append("INBOX", &[], None, &message).await?;
+        wanted.insert(*blake3::hash(&message).as_bytes());
+    }
+    switch(&scenario, &["switchback", "ann"]).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+    let home = digests(&scenario.snapshot("ann").await?);
+    ensure!(wanted.is_subset(&home), "mail is lost that came while the user was away");
+    ensure!(scenario.standby.complaints().is_empty(), "{}", scenario.standby.complaints());
     Ok(())
 }
 

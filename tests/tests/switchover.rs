@@ -19,7 +19,7 @@ use crate::mirroring::{do_everything, fill};
 use crate::switch_walk::without_order;
 use crate::times;
 
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A protected mailbox with some mail, mirrored.
 async fn mirrored(users: &[&str], messages: usize) -> Result<(Scenario, Mail)> {
@@ -288,11 +288,15 @@ async fn many_move_in_one_run_and_what_cannot_be_is_said() -> Result<()> {
     assert_eq!((&moved["result"]["done"], &moved["result"]["failed"]), (&2.into(), &1.into()), "{moved:#}");
     is_on(&scenario, "cat", "paused", "primary").await?;
 
-    // Both at once, and again: one run, and nobody is moved twice.
+    // Both at once, and again: one run, and nobody is moved twice. It waits until both have asked.
+    let failpoints = scenario.stack.failpoints();
+    failpoints.arm("switch.checked", 1, Action::Pause)?;
     let (one, other) = tokio::join!(
         scenario.stack.json(&["switchback", "ann", "bob"]),
         scenario.stack.json(&["switchback", "bob", "ann"]),
     );
+    failpoints.reached().await?;
+    failpoints.let_go()?;
     assert_eq!(one?["run_id"], other?["run_id"]);
     switch(&scenario, &["switchback", "--all"]).await?;
     let already = switch(&scenario, &["switchback", "ann"]).await?;

@@ -16,7 +16,7 @@ use understudy_tests::wait;
 use crate::mirroring::fill;
 use crate::times;
 
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 const EMERGENCY: [&str; 6] = ["--mode", "emergency", "--max-loss", "any", "--yes", "--json"];
 
 /// Starts an emergency for what `selector` means, and gives its run.

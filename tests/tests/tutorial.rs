@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -11,10 +12,12 @@ use understudy_tests::dovecot::{Dovecot, MASTER, PASSWORD};
 use understudy_tests::mail::Mail;
 use understudy_tests::scenario;
 use understudy_tests::stack::{Answer, Stack};
+use understudy_tests::wait;
 
 use crate::mirroring::fill;
 
 const USER: &str = "ana@example.org";
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Not served before it happened for the first time; the tutorial does not make it happen.
 const ONLY_ONCE_IT_HAPPENED: [&str; 9] = [
     "understudy_apply_errors_total",
@@ -132,8 +135,6 @@ async fn monitored(stack: &Stack) -> Result<()> {
     let token = token["token"].as_str().context("no token")?.to_owned();
     // The client has several to choose from; a second time it is there already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let asked = reqwest::Client::new().get(format!("{}/metrics", stack.address()?)).bearer_auth(token).send().await?;
-    let served = asked.error_for_status()?.text().await?;
     let mut wanted: BTreeSet<(String, String)> = BTreeSet::new();
     let board: Value = serde_json::from_str(&document("monitoring/grafana-dashboard.json")?)?;
     let targets =
@@ -155,16 +156,27 @@ async fn monitored(stack: &Stack) -> Result<()> {
         }
     }
     ensure!(wanted.len() > 10, "only {} metrics were found", wanted.len());
-    for (name, label) in &wanted {
-        let line = served
-            .lines()
-            .find(|line| line.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with(['{', ' '])));
-        match line {
-            Some(line) => ensure!(line.contains(label), "{name} has no label {label}: {line}"),
-            None => ensure!(ONLY_ONCE_IT_HAPPENED.contains(&name.as_str()), "{name} is not served:\n{served}"),
+    // Some are counted a moment after they happened.
+    let (mut served, mut lacking) = (String::new(), Vec::new());
+    let all = wait::until("everything is served", PATIENCE, async || {
+        let asked =
+            reqwest::Client::new().get(format!("{}/metrics", stack.address()?)).bearer_auth(&token).send().await?;
+        served = asked.error_for_status()?.text().await?;
+        lacking.clear();
+        for (name, label) in &wanted {
+            let line = served
+                .lines()
+                .find(|line| line.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with(['{', ' '])));
+            match line {
+                Some(line) => ensure!(line.contains(label), "{name} has no label {label}: {line}"),
+                None if ONLY_ONCE_IT_HAPPENED.contains(&name.as_str()) => {}
+                None => lacking.push(name.clone()),
+            }
         }
-    }
-    Ok(())
+        Ok(lacking.is_empty())
+    });
+    let outcome = all.await;
+    outcome.with_context(|| format!("{lacking:?} are not served:\n{served}"))
 }
 
 /// The user gets a mail on this side.

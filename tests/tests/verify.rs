@@ -10,6 +10,9 @@ use understudy_tests::wait;
 
 use crate::mirroring::fill;
 
+/// A gateway that is silent is noticed within a minute and a half.
+const PATIENCE: Duration = Duration::from_secs(240);
+
 fn found(verified: &Value, key: &str) -> Vec<String> {
     let list = verified["mailboxes"][0][key].as_array().cloned().unwrap_or_default();
     let mut whats: Vec<String> =
@@ -119,7 +122,7 @@ async fn a_cancelled_verification_is_not_called_done() -> Result<()> {
     let id = run.as_ref().and_then(|run| run["run_id"].as_str()).unwrap_or_default().to_owned();
     scenario.stack.command(&["run", "cancel", &id]).await?;
     scenario.primary.resume();
-    wait::until("the run ends", Duration::from_secs(60), async || {
+    wait::until("the run ends", PATIENCE, async || {
         let run = scenario.stack.json(&["run", "show", &id]).await?;
         Ok(!run["ended_at"].is_null())
     })
@@ -157,8 +160,9 @@ async fn every_mailbox_is_verified_by_itself() -> Result<()> {
     let mut there = scenario.log_in_to_standby("bob").await?;
     there.delete("Quiet").await?;
     there.log_out().await;
-    let back = wait::until("the folder is on the standby again", Duration::from_secs(90), async || {
-        let there = scenario.log_in_to_standby("bob").await?.snapshot().await?;
+    let back = wait::until("the folder is on the standby again", PATIENCE, async || {
+        // While it is being made, it may be listed and not there.
+        let Ok(there) = scenario.log_in_to_standby("bob").await?.snapshot().await else { return Ok(false) };
         Ok(there.folders.get("Quiet").is_some_and(|folder| folder.messages.len() == 3))
     });
     back.await?;
@@ -172,33 +176,32 @@ async fn a_pipeline_that_stands_still_is_flagged_with_the_place_and_clears_by_it
     scenario.settle().await?;
     assert!(scenario.show("ann").await?["unproven"].is_null());
     scenario.primary.freeze();
-    wait::until("ann is unproven", Duration::from_secs(100), async || {
-        Ok(scenario.show("ann").await?["unproven"]["place"] == "primary")
-    })
+    wait::until(
+        "ann is unproven",
+        PATIENCE,
+        async || Ok(scenario.show("ann").await?["unproven"]["place"] == "primary"),
+    )
     .await?;
     let status = scenario.stack.json(&["status"]).await?;
     assert_eq!(status["unproven"]["primary"], 1, "{status:#}");
     scenario.primary.resume();
-    wait::until("ann is proven again", Duration::from_secs(100), async || {
-        Ok(scenario.show("ann").await?["unproven"].is_null())
-    })
-    .await?;
+    wait::until("ann is proven again", PATIENCE, async || Ok(scenario.show("ann").await?["unproven"].is_null()))
+        .await?;
     if crate::times(2) == 1 {
         return Ok(());
     }
     // The other end: what was received is not applied.
     scenario.standby.freeze();
     scenario.log_in("ann").await?.append("INBOX", &[], None, &Mail::from_seed(72).any()).await?;
-    wait::until("ann is unproven", Duration::from_secs(100), async || {
-        Ok(scenario.show("ann").await?["unproven"]["place"] == "standby")
-    })
+    wait::until(
+        "ann is unproven",
+        PATIENCE,
+        async || Ok(scenario.show("ann").await?["unproven"]["place"] == "standby"),
+    )
     .await?;
     scenario.standby.resume();
     scenario.settle_and_compare(&["ann"]).await?;
-    wait::until("ann is proven again", Duration::from_secs(60), async || {
-        Ok(scenario.show("ann").await?["unproven"].is_null())
-    })
-    .await
+    wait::until("ann is proven again", PATIENCE, async || Ok(scenario.show("ann").await?["unproven"].is_null())).await
 }
 
 #[tokio::test]
@@ -216,16 +219,14 @@ async fn a_source_gateway_without_a_database() -> Result<()> {
     scenario.stack.shut_source_database(true).await?;
     scenario.log_in("ann").await?.append("INBOX", &[], None, &Mail::from_seed(73).any()).await?;
     let mut shown = Value::Null;
-    let flagged = wait::until("ann is unproven", Duration::from_secs(150), async || {
+    let flagged = wait::until("ann is unproven", PATIENCE, async || {
         shown = scenario.show("ann").await?;
         Ok(shown["unproven"]["place"] == "source_gateway")
     });
     flagged.await.with_context(|| format!("{shown:#}"))?;
     scenario.stack.shut_source_database(false).await?;
-    wait::until("ann is proven again", Duration::from_secs(120), async || {
-        Ok(scenario.show("ann").await?["unproven"].is_null())
-    })
-    .await?;
+    wait::until("ann is proven again", PATIENCE, async || Ok(scenario.show("ann").await?["unproven"].is_null()))
+        .await?;
     scenario.settle_and_compare(&["ann"]).await
 }
 
@@ -234,15 +235,10 @@ async fn a_killed_source_gateway() -> Result<()> {
     scenario.protect(&["ann"]).await?;
     scenario.settle().await?;
     scenario.stack.kill_role("source")?;
-    wait::until("ann is unproven", Duration::from_secs(120), async || {
-        Ok(scenario.show("ann").await?["unproven"]["place"] == "link")
-    })
-    .await?;
+    wait::until("ann is unproven", PATIENCE, async || Ok(scenario.show("ann").await?["unproven"]["place"] == "link"))
+        .await?;
     let shown = scenario.show("ann").await?;
     assert_eq!(shown["detail"]["kind"], "unproven", "{shown:#}");
     scenario.stack.start().await?;
-    wait::until("ann is proven again", Duration::from_secs(60), async || {
-        Ok(scenario.show("ann").await?["unproven"].is_null())
-    })
-    .await
+    wait::until("ann is proven again", PATIENCE, async || Ok(scenario.show("ann").await?["unproven"].is_null())).await
 }

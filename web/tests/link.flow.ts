@@ -6,7 +6,7 @@ import { accessible, env, expect, fits, signIn, test } from "./rig";
 
 const run = promisify(execFile);
 /** Until a source gateway has started, connected and reported; machines that run tests are slow and busy. */
-const CONNECTED = { timeout: 60_000 };
+const CONNECTED = { timeout: 120_000 };
 
 test.use({ baseURL: process.env.UNDERSTUDY_SITES_URL });
 
@@ -22,7 +22,7 @@ async function join(command: string): Promise<string> {
 }
 
 test("a site is invited, joins, gets limits and is revoked", async ({ page }) => {
-  test.setTimeout(180_000);
+  test.setTimeout(420_000);
   await signIn(page, env("UNDERSTUDY_SITES_TOKEN"));
   await page.goto("/link");
   await expect(page.getByText("None yet. Invite the primaries' site")).toBeVisible();

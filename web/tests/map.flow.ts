@@ -1,7 +1,7 @@
 // Groups, the map, the settings, and whose they are: what somebody who runs Understudy for others looks at.
 import { accessible, env, expect, fits, signIn, test } from "./rig";
 
-const HEARD = { timeout: 60_000 };
+const HEARD = { timeout: 120_000 };
 /** Not every tenant is written in ASCII. */
 const TENANT = "hösted.example";
 

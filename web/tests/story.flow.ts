@@ -83,7 +83,7 @@ test("mailboxes are protected: typed, from a table, and as the server names them
   await ask(request, "PUT", "/api/v1/prices", { plan });
   await page.getByRole("button", { name: "Estimate size, time and price" }).click();
   const estimate = page.getByRole("region", { name: "Estimate" });
-  await expect(estimate).toContainText("from 2 that were looked at", { timeout: 50_000 });
+  await expect(estimate).toContainText("from 2 that were looked at", { timeout: 120_000 });
   await expect(estimate).toContainText("in 90 messages");
   await expect(estimate).toContainText("7.50 EUR more each whole month");
   await expect(estimate).toContainText("nobody@example.org");
@@ -153,8 +153,8 @@ test("a server says whether it is there, and what was seen of it", async ({ page
   await page.goto("/servers/mail-a");
   const health = page.getByRole("region", { name: "Is it there?" });
   // Servers are watched once mailboxes use them.
-  await expect(health).toContainText("up", { timeout: 50_000 });
-  await expect(health.getByRole("img", { name: /^recovery, quick checks/ })).toBeVisible({ timeout: 50_000 });
+  await expect(health).toContainText("up", { timeout: 120_000 });
+  await expect(health.getByRole("img", { name: /^recovery, quick checks/ })).toBeVisible({ timeout: 120_000 });
   await accessible(page);
 });
 
@@ -191,11 +191,12 @@ test("mailboxes are found, chosen and acted on together", async ({ page }) => {
   await expect(page.getByText("No mailbox is like that.")).toBeVisible();
 
   await page.goto("/mailboxes?state=mirroring");
+  await expect(page.getByText("3 of 4 mailboxes match")).toBeVisible();
   await page.getByLabel("Choose all shown").check();
   await page.getByRole("button", { name: "Verify" }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Verify" }).click();
   await expect(page).toHaveURL(/\/runs\//);
-  await expect(page.getByText("3 of 3 mailboxes are the same on both sides.")).toBeVisible({ timeout: 40_000 });
+  await expect(page.getByText("3 of 3 mailboxes are the same on both sides.")).toBeVisible({ timeout: 120_000 });
   await accessible(page);
 });
 
@@ -222,7 +223,7 @@ test("a mailbox shows its pipeline live, its history and its differences", async
   await page.getByRole("tab", { name: "Verification" }).click();
   await imap("STANDBY", ana, ["SELECT INBOX", "STORE 1 +FLAGS.SILENT (\\Flagged)"]);
   await page.getByRole("button", { name: "Verify now" }).click();
-  await expect(page.getByRole("cell", { name: "Flags" })).toBeVisible({ timeout: 40_000 });
+  await expect(page.getByRole("cell", { name: "Flags" })).toBeVisible({ timeout: 120_000 });
   await accessible(page);
   // Its own page, with a change to be made and the keyboard's way elsewhere.
   await page.getByRole("button", { name: "More" }).click();
@@ -244,13 +245,13 @@ test("a mailbox shows its folders on both sides, its transactions, and where its
   await ask(request, "POST", `/api/v1/mailboxes/${ana}/barrier`, {});
   await page.getByRole("tab", { name: "Transactions" }).click();
   const journal = page.getByRole("region", { name: "Transactions, newest first" });
-  await expect(journal).toContainText("1 folder created", { timeout: 50_000 });
+  await expect(journal).toContainText("1 folder created", { timeout: 120_000 });
   await expect(journal).toContainText("(first copy)");
   await expect(journal.getByRole("row").filter({ hasText: "1 message added" }).first()).toBeVisible();
   await accessible(page);
   await page.getByRole("tab", { name: "Folders" }).click();
   const folders = page.getByRole("region", { name: "Folders of both sides" });
-  await expect(folders.getByRole("row").filter({ hasText: script })).toBeVisible({ timeout: 50_000 });
+  await expect(folders.getByRole("row").filter({ hasText: script })).toBeVisible({ timeout: 120_000 });
   await expect(page.locator('img[src="x"]')).toHaveCount(0);
   await expect(folders.getByRole("row").filter({ hasText: "INBOX" }).getByRole("cell", { name: "31", exact: true })).toHaveCount(2);
   await accessible(page);
@@ -273,7 +274,7 @@ test("a repair makes the sides equal again", async ({ page }) => {
   await expect(page.getByRole("dialog", { name: /Make the standby equal/ })).toBeVisible();
   await accessible(page);
   await page.getByRole("dialog").getByRole("button", { name: "Repair" }).click();
-  await expect(page.getByText("are the same on both sides")).toBeVisible({ timeout: 40_000 });
+  await expect(page.getByText("are the same on both sides")).toBeVisible({ timeout: 120_000 });
 });
 
 test("users are moved to the standby and brought home", async ({ page }) => {
@@ -297,7 +298,7 @@ test("users are moved to the standby and brought home", async ({ page }) => {
   await page.getByLabel("Planned").check();
   await page.getByLabel("Reason").fill("a rehearsal");
   await page.getByRole("button", { name: "Switch over 1 mailbox" }).click();
-  await expect(page.getByText("1 mailbox moved")).toBeVisible({ timeout: 50_000 });
+  await expect(page.getByText("1 mailbox moved")).toBeVisible({ timeout: 120_000 });
   await expect(page.getByRole("region", { name: "Steps" })).toContainText("Flip");
   await picture(page, "run-phone");
   await fits(page);
@@ -309,12 +310,12 @@ test("users are moved to the standby and brought home", async ({ page }) => {
   await append("STANDBY", ana, "written while away");
   await page.getByRole("link", { name: "Switch back…" }).click();
   await page.getByRole("button", { name: "Only say what would change" }).click();
-  await expect(page.getByText("Would change on the primary")).toBeVisible({ timeout: 50_000 });
+  await expect(page.getByText("Would change on the primary")).toBeVisible({ timeout: 120_000 });
   await accessible(page);
   await page.goto(`/switchback?address=${encodeURIComponent(ana)}&primary=mail-a`);
   await accessible(page);
   await page.getByRole("button", { name: "Switch back 1 mailbox" }).click();
-  await expect(page.getByText("1 mailbox moved")).toBeVisible({ timeout: 50_000 });
+  await expect(page.getByText("1 mailbox moved")).toBeVisible({ timeout: 120_000 });
   expect(await imap("PRIMARY", ana, ["SELECT INBOX", 'SEARCH SUBJECT "written while away"'])).toMatch(/\* SEARCH \d+/);
 });
 
@@ -428,11 +429,11 @@ test("silence is said, and ends by itself", async ({ page }) => {
   await expect(page.getByText("live", { exact: true })).toBeVisible();
   await expect(page.getByRole("row").filter({ hasText: ana })).toBeVisible();
   way.cut();
-  await expect(page.getByText(/^stale since/)).toBeVisible({ timeout: 40_000 });
+  await expect(page.getByText(/^stale since/)).toBeVisible({ timeout: 120_000 });
   // What was known stays to be seen.
   await expect(page.getByRole("row").filter({ hasText: ana })).toBeVisible();
   await accessible(page);
   await way.mend();
-  await expect(page.getByText("live", { exact: true })).toBeVisible({ timeout: 40_000 });
+  await expect(page.getByText("live", { exact: true })).toBeVisible({ timeout: 120_000 });
   way.cut();
 });

@@ -1,7 +1,7 @@
 //! `POST /mailboxes`: puts mailboxes under protection, one or a list. A list that is half wrong changes nothing unless
 //! `skip_invalid` says so.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use axum::{
     Json,
@@ -31,6 +31,8 @@ use crate::{
 
 /// Mailboxes that an estimate looks at.
 const MEASURED: usize = 20;
+/// Of those that are protected already, an estimate names so many.
+const NAMED: usize = 100;
 
 pub(crate) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(protect))
@@ -161,7 +163,7 @@ async fn protect(State(api): State<Api>, caller: Caller, Body(request): Body<Pro
     let (rows, repeated) = refuse_repeated(rows);
     refused.extend(repeated);
     if request.estimate {
-        return estimate(&api, &caller, &rows).await;
+        return estimate(&api, &caller, rows, refused).await;
     }
 
     let mut transaction = caller.begin(&api, "").await?;
@@ -244,20 +246,52 @@ fn overtaken(error: understudy_database::Error) -> ApiError {
     }
 }
 
-/// Looks at some of those that can be protected, spread over the list.
-async fn estimate(api: &Api, caller: &Caller, rows: &[(Candidate, NewMailbox)]) -> Result<Response> {
+/// Looks at some of those that can be protected and are not yet, spread over the list.
+async fn estimate(
+    api: &Api,
+    caller: &Caller,
+    mut rows: Vec<(Candidate, NewMailbox)>,
+    mut refused: Vec<Refused>,
+) -> Result<Response> {
+    let new: Vec<NewMailbox> = rows.iter().map(|(_, new)| new.clone()).collect();
+    let occupied = mailbox::occupied(&api.pool, &new).await?;
+    let protected: HashSet<usize> =
+        occupied.iter().filter(|there| there.mirrored_to.is_some()).map(|there| there.index).collect();
+    let mut index = 0..;
+    let there: Vec<_> = rows.extract_if(.., |_| index.next().is_some_and(|at| protected.contains(&at))).collect();
+    if rows.is_empty() {
+        let already = |(candidate, new): &(Candidate, NewMailbox)| {
+            *candidate.refused("address", format!("`{}` is protected already", new.address), None)
+        };
+        refused.extend(there.iter().map(already));
+        refused.sort_by_key(|refused| refused.problem.index);
+        let detail = match there.len() {
+            0 => "none of the list can be protected, so there is nothing to estimate",
+            all if all == refused.len() => "all of the list are protected already, so there is nothing to estimate",
+            _ => "all of the list that can be protected are so already: there is nothing to estimate",
+        };
+        let remedy = "name mailboxes that are not protected yet";
+        let errors = refused.into_iter().map(|refused| refused.problem).collect();
+        return Err(ApiError::new(Kind::Invalid, detail, remedy).with_errors(errors));
+    }
     let primary = rows.first().and_then(|(candidate, _)| candidate.row.primary.as_deref());
     let Some(primary) =
         primary.filter(|_| rows.iter().all(|(_, new)| new.primary_server_id == rows[0].1.primary_server_id))
     else {
-        let detail = "an estimate is about mailboxes that can be protected, of one primary";
+        let detail = "an estimate is about mailboxes of one primary";
         return Err(ApiError::invalid(vec![ProblemItem::at("/estimate", detail)]));
     };
     let server = servers::find(api, caller, primary).await?;
     servers::refuse_foreign(caller, &server)?;
     let addresses: Vec<&str> =
         rows.iter().step_by(rows.len().div_ceil(MEASURED)).map(|(_, new)| new.address.as_str()).collect();
-    let request = json!({"addresses": addresses, "mailboxes": rows.len()});
+    let named: Vec<&str> = there.iter().take(NAMED).map(|(_, new)| new.address.as_str()).collect();
+    let request = json!({
+        "addresses": addresses,
+        "mailboxes": rows.len(),
+        "protected": there.len(),
+        "protected_addresses": named,
+    });
     Ok(runs::accepted(runs::ask_about_server(api, caller, "estimate", &server, request).await?))
 }
 

@@ -13,7 +13,7 @@ use tower::ServiceExt;
 use crate::service::Service;
 
 /// How long a test waits for an event before it fails.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A listener: the frames of one stream.
 struct Listener {
@@ -43,7 +43,7 @@ impl Listener {
                 self.text = rest;
                 return Some(frame);
             }
-            let chunk = tokio::time::timeout(PATIENCE, self.body.next()).await.expect("an event within 20 s")?;
+            let chunk = tokio::time::timeout(PATIENCE, self.body.next()).await.expect("an event within a minute")?;
             self.text.push_str(std::str::from_utf8(&chunk.unwrap()).unwrap());
         }
     }

@@ -113,11 +113,32 @@ async fn an_estimate_is_a_run_about_some_of_a_list_and_changes_nothing() {
     assert_eq!((&run["kind"], &run["request"]["mailboxes"]), (&json!("estimate"), &json!(100)));
     assert_eq!(run["request"]["addresses"].as_array().unwrap().len(), 20);
     assert_eq!(service.number("select count(*) from mailbox").await, 2);
+    assert_eq!(run["request"]["protected"], 0);
     list["items"] = json!([]);
     service.post("/api/v1/mailboxes", list).await.expect(422);
     let two = "address,primary\na@example.org,mail-a\nb@example.org,mail-b\n";
     let refused = service.post("/api/v1/mailboxes", json!({"csv": two, "standby": "dr-1", "estimate": true})).await;
     assert_eq!(refused.expect(422).body["errors"][0]["pointer"], "/estimate");
+}
+
+#[tokio::test]
+async fn an_estimate_leaves_out_who_is_protected_already_and_says_so() {
+    let service = Service::with_mailboxes().await;
+    let about =
+        |addresses: &[&str]| json!({"addresses": addresses, "primary": "mail-a", "standby": "dr-1", "estimate": true});
+    let some = about(&["cleo@example.org", "ana@example.org", "dora@example.org", "ben@example.org"]);
+    let asked = service.post("/api/v1/mailboxes", some).await.expect(202).body["request"].take();
+    assert_eq!(asked["addresses"], json!(["cleo@example.org", "dora@example.org"]));
+    assert_eq!((&asked["mailboxes"], &asked["protected"]), (&json!(2), &json!(2)));
+    assert_eq!(asked["protected_addresses"], json!(["ana@example.org", "ben@example.org"]));
+
+    let refused =
+        service.post("/api/v1/mailboxes", about(&["ben@example.org", "ana@example.org"])).await.expect(422).body;
+    assert!(refused["detail"].as_str().unwrap().contains("all of the list are protected already"), "{refused:#}");
+    let errors = refused["errors"].as_array().unwrap();
+    assert_eq!(errors[1]["detail"], "`ana@example.org` is protected already");
+    let mixed = service.post("/api/v1/mailboxes", about(&["ben@example.org", " "])).await.expect(422).body;
+    assert!(mixed["detail"].as_str().unwrap().contains("can be protected are so already"), "{mixed:#}");
 }
 
 #[tokio::test]

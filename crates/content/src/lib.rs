@@ -21,5 +21,5 @@ pub use packing::{Packer, PackingError, Unpacker, is_packed};
 pub use recipe::{MAX_RECIPE_BYTES, Piece, Recipe, RecipeError};
 pub use sample::compresses;
 pub use seen::Seen;
-pub use split::{Cut, LEAST_BASE64, LEAST_RAW, Split, copy, split};
+pub use split::{Cut, LEAST_BASE64, LEAST_RAW, LONGEST_PART, Split, copy, split};
 pub use wrapping::Wrapping;

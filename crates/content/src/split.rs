@@ -16,8 +16,11 @@ use crate::{
 pub const LEAST_BASE64: u64 = 4 << 10;
 /// The same for other bodies, which are mostly text that stands in one message only. In bytes.
 pub const LEAST_RAW: u64 = 32 << 10;
-/// Parts of one message; what is beyond them stays in the skeleton.
-const PARTS: usize = 1024;
+/// A body that is longer than this is several parts of this size, and a rest: a line that is cut again and again brings some of them
+/// each time. Lines of 60, 64, 72 and 76 characters end where such a part ends. In bytes, decoded.
+pub const LONGEST_PART: u64 = 41_040 * 102;
+/// Bodies of one message that are taken apart; what is beyond them stays in the skeleton.
+const BODIES: usize = 1024;
 /// How much is read at once.
 const BLOCK: usize = 128 << 10;
 
@@ -45,7 +48,7 @@ pub fn split<O: Octets + ?Sized>(message: &O, key: &PartKey) -> io::Result<Optio
     }
     let worth_it = |leaf: &Leaf| leaf.end - leaf.start >= if leaf.base64 { LEAST_BASE64 } else { LEAST_RAW };
     let mut cuts: Vec<Cut> = Vec::new();
-    for leaf in scan::leaves(message, worth_it)?.into_iter().take(PARTS) {
+    for leaf in scan::leaves(message, worth_it)?.into_iter().take(BODIES) {
         cuts.extend(cut(message, leaf, key)?);
     }
     if cuts.is_empty() {
@@ -67,31 +70,93 @@ pub fn split<O: Octets + ?Sized>(message: &O, key: &PartKey) -> io::Result<Optio
     Ok(Some(Split { recipe: Recipe { pieces }, cuts }))
 }
 
-fn cut<O: Octets + ?Sized>(message: &O, leaf: Leaf, key: &PartKey) -> io::Result<Option<Cut>> {
+/// The parts of one body, in order.
+fn cut<O: Octets + ?Sized>(message: &O, leaf: Leaf, key: &PartKey) -> io::Result<Vec<Cut>> {
     if leaf.base64 {
-        let mut hasher = key.hasher();
+        let mut hashed = Hashed::new(key, leaf.end - leaf.start);
         let unwrapped = unwrap(message, leaf.start, leaf.end, |piece| {
-            hasher.update(piece);
+            hashed.update(piece);
             Ok(())
         })?;
         if let Some(found) = unwrapped
-            && let Some(wrapped) = found.wrapping.wrapped_size(found.size)
+            && let Some(cuts) = hashed.cuts(found.wrapping, found.start)
         {
-            let part = ContentRef { digest: hasher.finalize().into(), size: found.size };
-            let end = found.start + wrapped;
-            return Ok(Some(Cut { part, wrapping: found.wrapping, start: found.start, end }));
+            return Ok(cuts);
         }
     }
     if leaf.end - leaf.start < LEAST_RAW {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    let mut hasher = key.hasher();
+    let mut hashed = Hashed::new(key, leaf.end - leaf.start);
     each_block(message, leaf.start, leaf.end, |piece| {
-        hasher.update(piece);
+        hashed.update(piece);
         Ok(())
     })?;
-    let part = ContentRef { digest: hasher.finalize().into(), size: leaf.end - leaf.start };
-    Ok(Some(Cut { part, wrapping: Wrapping::AsItIs, start: leaf.start, end: leaf.end }))
+    Ok(hashed.cuts(Wrapping::AsItIs, leaf.start).unwrap_or_default())
+}
+
+/// The digests of a body: as one part, and as several.
+struct Hashed<'a> {
+    key: &'a PartKey,
+    whole: blake3::Hasher,
+    size: u64,
+    /// None where the body cannot be so long.
+    several: Option<Several>,
+}
+
+struct Several {
+    done: Vec<ContentRef>,
+    hasher: blake3::Hasher,
+    size: u64,
+}
+
+impl<'a> Hashed<'a> {
+    /// Of a body that takes so many octets in its message.
+    fn new(key: &'a PartKey, octets: u64) -> Self {
+        let several = (octets > LONGEST_PART).then(|| Several { done: Vec::new(), hasher: key.hasher(), size: 0 });
+        Self { key, whole: key.hasher(), size: 0, several }
+    }
+
+    fn update(&mut self, mut piece: &[u8]) {
+        self.whole.update(piece);
+        self.size += piece.len() as u64;
+        let Some(several) = &mut self.several else { return };
+        while !piece.is_empty() {
+            if several.size == LONGEST_PART {
+                several.next(self.key);
+            }
+            let room = usize::try_from(LONGEST_PART - several.size).unwrap_or(usize::MAX);
+            let (now, rest) = piece.split_at(room.min(piece.len()));
+            several.hasher.update(now);
+            several.size += now.len() as u64;
+            piece = rest;
+        }
+    }
+
+    /// Where the parts stand in a message in which the body begins at `start`.
+    fn cuts(mut self, wrapping: Wrapping, start: u64) -> Option<Vec<Cut>> {
+        if self.size > LONGEST_PART
+            && let Some(mut several) = self.several.take()
+            && let Some(stride) = wrapping.stride(LONGEST_PART)
+        {
+            several.next(self.key);
+            let cut = |(part, start): (ContentRef, u64)| {
+                Some(Cut { part, wrapping, start, end: start + wrapping.wrapped_size(part.size)? })
+            };
+            return several.done.into_iter().zip((0..).map(|number| start + number * stride)).map(cut).collect();
+        }
+        let part = ContentRef { digest: self.whole.finalize().into(), size: self.size };
+        Some(vec![Cut { part, wrapping, start, end: start + wrapping.wrapped_size(self.size)? }])
+    }
+}
+
+impl Several {
+    /// One is whole.
+    fn next(&mut self, key: &PartKey) {
+        let hasher = std::mem::replace(&mut self.hasher, key.hasher());
+        self.done.push(ContentRef { digest: hasher.finalize().into(), size: self.size });
+        self.size = 0;
+    }
 }
 
 impl Split {

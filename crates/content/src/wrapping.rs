@@ -50,6 +50,18 @@ impl Wrapping {
         characters.checked_add(ends.checked_mul(1 + u64::from(crlf))?)
     }
 
+    /// How far apart two parts begin of which the first has `size` octets, where they are pieces of one body: with the end of line that
+    /// stands between them. `None` where the first would end within a line.
+    pub(crate) fn stride(self, size: u64) -> Option<u64> {
+        let wrapped = self.wrapped_size(size)?;
+        let Self::Base64 { line, crlf } = self else { return Some(wrapped) };
+        match (size % 3, u64::from(line)) {
+            (0, 0) => Some(wrapped),
+            (0, line) if size / 3 * 4 % line == 0 => wrapped.checked_add(1 + u64::from(crlf)),
+            _ => None,
+        }
+    }
+
     /// Which octets of a part of `size` are needed for `room` wrapped ones from `offset` on: the first, and how many.
     pub(crate) fn needed(self, size: u64, offset: u64, room: usize) -> (u64, usize) {
         let Some((line, stride, _)) = self.lines() else { return (offset, room) };

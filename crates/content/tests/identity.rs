@@ -9,8 +9,8 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use rand::{Rng, SeedableRng, rngs::StdRng};
-use understudy_content::{Layout, Recipe, Source, Split, copy, split};
+use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
+use understudy_content::{LONGEST_PART, Layout, Recipe, Source, Split, copy, split};
 use understudy_protocol::{ContentRef, Digest, PartKey};
 
 fn key() -> PartKey {
@@ -176,6 +176,37 @@ fn a_part_is_known_by_what_it_contains() {
     // Under another key it is another one.
     let other = split(wrapped(76, "\r\n", "").as_bytes(), &PartKey::new([8; 32])).expect("bytes").expect("has a part");
     assert_ne!(other.recipe.parts()[0].digest, parts[0].digest);
+}
+
+/// A line that is cut brings some of them each time; wherever the file stands, they are the same ones.
+#[test]
+fn a_long_file_is_several_parts_however_it_is_wrapped() {
+    let mut file = vec![0; LONGEST_PART as usize * 2 + 12_345];
+    StdRng::seed_from_u64(2).fill_bytes(&mut file);
+    let expected: Vec<ContentRef> = file
+        .chunks(LONGEST_PART as usize)
+        .map(|part| ContentRef { digest: key().digest(part), size: part.len() as u64 })
+        .collect();
+    let text = BASE64_STANDARD.encode(&file);
+    let wrapped = |line: usize, ending: &str, rest: &str| {
+        let lines: Vec<&str> =
+            text.as_bytes().chunks(line).map(|line| std::str::from_utf8(line).expect("text")).collect();
+        format!("Content-Transfer-Encoding: base64{ending}{ending}{}{rest}", lines.join(ending)).into_bytes()
+    };
+    let raw = [b"Content-Transfer-Encoding: binary\n\n".as_slice(), &file].concat();
+    let of = |message: &[u8]| there_and_back(message).expect("has parts").recipe.parts();
+    for line in [60, 64, 72, 76, text.len()] {
+        for (ending, rest) in [("\r\n", "\r\n"), ("\n", "")] {
+            assert_eq!(of(&wrapped(line, ending, rest)), expected, "lines of {line}");
+        }
+    }
+    assert_eq!(of(&raw), expected);
+    // Where no line ends at the right place, it is one.
+    let whole = ContentRef { digest: key().digest(&file), size: file.len() as u64 };
+    assert_eq!(of(&wrapped(100, "\r\n", "\r\n")), [whole]);
+    // Exactly as long as the longest.
+    let longest = [b"\n".as_slice(), &file[..LONGEST_PART as usize]].concat();
+    assert_eq!(of(&longest), expected[..1]);
 }
 
 #[test]

@@ -83,6 +83,8 @@ pub struct Form {
     pub port: i32,
     /// `ssl` or `starttls`.
     pub tls: Option<String>,
+    /// Its mailbox is changing sides.
+    pub held: bool,
 }
 
 /// The front doors.
@@ -148,7 +150,8 @@ pub async fn forms(executor: impl PgExecutor<'_>) -> Result<Vec<Form>> {
            )
            select f.form as "form!", m.address as "address!",
                   case r.side when 'primary' then m.address else m.standby_address end as "login!",
-                  p.service as "service!", p.host as "host!", p.port as "port!", p.tls
+                  p.service as "service!", p.host as "host!", p.port as "port!", p.tls,
+                  r.state = 'hold' and coalesce(r.hold_until > clock_timestamp(), false) as "held!"
            from route_forms() f
            join route r using (mailbox_id) join mailbox m using (mailbox_id)
            join place p on p.server_id = case r.side when 'primary' then m.primary_server_id else m.standby_server_id end
@@ -167,7 +170,7 @@ pub async fn homes(executor: impl PgExecutor<'_>) -> Result<Vec<Form>> {
                union all select '', route_home('')
            )
            select h.domain as "form!", '' as "address!", '' as "login!", service as "service!", a.host as "host!",
-                  a.port as "port!", a.tls
+                  a.port as "port!", a.tls, false as "held!"
            from home h join server s using (server_id) cross join unnest(array['imap', 'lmtp']) service
            cross join lateral route_address(s.server_id, service) a
            where s.definition ? service

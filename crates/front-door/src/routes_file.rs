@@ -1,6 +1,7 @@
 //! A copy of the routes that a Dovecot proxy uses while the database does not answer: a `passwd-file`.
 //!
-//! Keeps true: the file is replaced whole; a reader never finds half of it, and notices every new one.
+//! Keeps true: the file is replaced whole; a reader never finds half of it, and notices every new one. Mail for a mailbox that is
+//! changing sides goes to neither of them by it.
 
 use std::{
     fmt::Write as _,
@@ -40,7 +41,13 @@ pub(crate) fn text(forms: &[Form], homes: &[Form]) -> String {
     text
 }
 
+/// A port of the proxy's own machine at which nobody answers: what is delivered there is put off with 451.
+const NOWHERE: &str = "::::::nopassword=y proxy=y proxy_timeout=10 host=127.0.0.1 port=1";
+
 fn place(form: &Form) -> String {
+    if form.held && form.service == "lmtp" {
+        return NOWHERE.to_owned();
+    }
     let tls = match form.tls.as_deref() {
         Some("ssl") => " ssl=yes",
         Some(_) => " starttls=yes",
@@ -81,6 +88,7 @@ mod tests {
             host: "dr-1.example.org".to_owned(),
             port: 993,
             tls: Some("ssl".to_owned()),
+            held: false,
         }
     }
 
@@ -93,6 +101,20 @@ mod tests {
             [
                 "imap/ana:::::::nopassword=y proxy=y proxy_timeout=10 host=dr-1.example.org port=993 ssl=yes user=ana destuser=ana@dr",
                 "imap/*@:::::::nopassword=y proxy=y proxy_timeout=10 host=dr-1.example.org port=993 ssl=yes"
+            ]
+        );
+    }
+
+    #[test]
+    fn mail_for_who_is_changing_sides_is_put_off() {
+        let held = |service: &str| Form { service: service.to_owned(), held: true, ..form("ana") };
+        let text = text(&[held("imap"), held("lmtp")], &[]);
+        let lines: Vec<&str> = text.lines().skip(1).collect();
+        assert_eq!(
+            lines,
+            [
+                "imap/ana:::::::nopassword=y proxy=y proxy_timeout=10 host=dr-1.example.org port=993 ssl=yes user=ana destuser=ana@dr",
+                "lmtp/ana:::::::nopassword=y proxy=y proxy_timeout=10 host=127.0.0.1 port=1 user=ana destuser=ana@dr"
             ]
         );
     }

@@ -300,8 +300,8 @@ async fn a_million_vanished_are_read_at_once() {
     let changes = session.changes(Uid(u32::MAX), ModSeq(5)).await.expect("changes");
     assert_eq!(changes.vanished.len(), 1_000_000);
     println!("1,000,000 vanished UIDs: {:?}", began.elapsed());
-    // Not optimised and beside other tests; an optimised build takes a tenth.
-    assert!(began.elapsed() < Duration::from_secs(5));
+    // Not optimised and beside other tests, on a machine that is busy; looking through all of them for each would take hours.
+    assert!(began.elapsed() < Duration::from_secs(60));
 }
 
 #[tokio::test]

@@ -94,6 +94,15 @@ fn match_folders(known: &[Known], seen: &[Seen]) -> Vec<Option<FolderId>> {
             *slot = Some(k.folder);
         }
     }
+    // Of several that had one name, one at most is anywhere else: on the other side there is but one folder of that name, and whatever
+    // renames one of them takes the others along, to and fro for ever. The others are deleted; what they held is captured anew.
+    for shared in by_path.values().filter(|shared| shared.len() > 1) {
+        let newest = shared.iter().map(|k| k.folder).max();
+        let is_there = shared.iter().any(|k| !free.contains_key(&k.folder));
+        for k in shared.iter().filter(|k| is_there || Some(k.folder) != newest) {
+            free.remove(&k.folder);
+        }
+    }
     // Elsewhere, by what the server calls it.
     for (slot, seen) in matched.iter_mut().zip(seen).filter(|(slot, seen)| slot.is_none() && seen.identity.is_some()) {
         let moved = free
@@ -331,6 +340,13 @@ mod tests {
     }
 
     #[test]
+    fn of_two_that_had_a_name_one_at_most_has_moved() {
+        check("6=A 16=A", "6=X 16=Y", "16>Y +100=X -6");
+        check("6=A 16=A", "6=X 16=A", "+100=X -6");
+        check("6=A 16=A 7=A/b", "6=B 16=A 7=B/b", "7>B/b +100=B -6");
+    }
+
+    #[test]
     fn a_rename_onto_a_deleted_name_moves_the_old_one_away_first() {
         check("2=A 3=B", "3=A", "2>understudy-moving-2 3>A -2");
     }
@@ -363,6 +379,37 @@ mod tests {
         before[0].selectable = false;
         before[0].uid_validity = UidValidity(0);
         assert_eq!(show(&reconcile(&before, &seen("5=A"), FolderId(9))), "+9=A -2");
+    }
+
+    /// Several may have had one name, and without identities what moved is told by UIDVALIDITY alone.
+    #[test]
+    fn any_names_shared_by_several_come_to_an_end() {
+        let names = ["A", "B", "A/c", "INBOX", "A/c/d"];
+        let mut seed = 1u64;
+        for round in 0..20_000 {
+            let mut pick = |count: usize| {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (seed >> 33) as usize % count
+            };
+            let before: String = (1..=5).map(|number| format!("{number}={} ", names[pick(names.len())])).collect();
+            let after: String = names.iter().map(|name| format!("{}={name} ", 1 + pick(6))).collect();
+            let (mut known, mut seen) = (known(&before), seen(&after));
+            if round % 2 == 0 {
+                known.iter_mut().for_each(|k| k.identity = None);
+                seen.iter_mut().for_each(|s| s.identity = None);
+            }
+            let result = reconcile(&known, &seen, FolderId(100));
+            let mut tree: BTreeMap<FolderId, FolderPath> = known.iter().map(|k| (k.folder, k.path.clone())).collect();
+            for change in &result.changes {
+                if let Change::FolderRenamed { folder, path } = change {
+                    let from = tree[folder].clone();
+                    rebase(&mut tree, &from, path);
+                }
+            }
+            for (folder, seen) in result.folders.iter().zip(&seen).filter(|(folder, _)| folder.0 < 100) {
+                assert_eq!(tree[folder], seen.path, "{before} -> {after}");
+            }
+        }
     }
 
     /// Applies the changes to a model and compares with the listing, over every small shuffle of names.

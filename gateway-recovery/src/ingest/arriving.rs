@@ -190,6 +190,11 @@ impl Arriving {
         Ok(())
     }
 
+    /// It broke off; what of it need not come again, if that is worth keeping.
+    pub(super) fn broken_off(self) -> Option<Receiving> {
+        self.receiving.only_parts().ok().flatten()
+    }
+
     /// All of it has come.
     pub(super) fn end(self) -> Result<Whole, IngestError> {
         if self.left > 0 || !self.buffer.is_empty() {

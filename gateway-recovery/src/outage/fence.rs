@@ -1,12 +1,18 @@
 //! Whether users who are on the standby are kept from the primary: tried, for people and before anything is moved by itself.
 //!
-//! In: a primary with a canary, a front door. Out: what was found, and how it is shown. Keeps true: one trial at a time, since in one the
-//! canary is said to be elsewhere for a moment; what an interrupted trial left behind is taken back first.
+//! In: a primary with a canary, a front door. Out: what was found, and how it is shown. Keeps true: one trial of a server at a time, since
+//! in one its canary is said to be elsewhere for a moment; what an interrupted trial left behind is taken back first. A server that
+//! does not answer keeps no other waiting.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
 
 use chrono::Utc;
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use understudy_database::health;
 use understudy_health::{
     decide::{Fence, Kept},
@@ -14,14 +20,22 @@ use understudy_health::{
 };
 use understudy_protocol::{messages::Finding, server::Server};
 
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+/// So many servers are tried side by side.
+const SIDE_BY_SIDE: usize = 16;
+
+static ROOM: Semaphore = Semaphore::const_new(SIDE_BY_SIDE);
+/// By server. There are as many as there are primaries.
+static ONE_AT_A_TIME: LazyLock<Mutex<HashMap<i64, Arc<Mutex<()>>>>> = LazyLock::new(Mutex::default);
 
 const BY_ADDRESS: &str = "the canary gets in at the front door and is refused at the primary itself";
 const BY_LEASE: &str = "the primary asks at each log-in whose the user is: it refused the canary while that was said to be elsewhere, and lets it in otherwise";
 
 /// Tries it.
 pub(crate) async fn tried(pool: &PgPool, server_id: i64, primary: &Server) -> Fence {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let turn = ONE_AT_A_TIME.lock().await.entry(server_id).or_default().clone();
+    let _alone = turn.lock().await;
+    // Never closed.
+    let _room = ROOM.acquire().await.ok();
     match fence(pool, server_id, primary).await {
         Ok(fence) => fence,
         Err(error) => Fence::Unknown(format!(

@@ -1,6 +1,7 @@
 //! Contents of one shipment on their way into a pack.
 //!
-//! Keeps true: nothing of it can be read, and nothing is left of it, unless it was finished.
+//! Keeps true: nothing of it can be read, and nothing is left of it, unless it was finished. Of one that broke off, parts that had come
+//! whole may be finished: nothing names them, and they need not come again.
 
 use std::{
     ffi::OsStr,
@@ -21,6 +22,8 @@ use super::{
 
 /// How much of a file that was handed over is read at once, in bytes.
 const PIECE_BYTES: usize = 256 << 10;
+/// Less than this of a shipment that broke off comes again rather than leaving holes in a pack, in bytes.
+const WORTH_KEEPING: u64 = 1 << 20;
 
 /// Contents of one shipment on their way into a pack.
 pub(crate) struct Receiving {
@@ -214,6 +217,19 @@ impl Receiving {
             self.end()?;
         }
         Ok(())
+    }
+
+    /// It broke off: only parts that have come whole are kept. `None` where they are not worth it.
+    pub(crate) fn only_parts(mut self) -> io::Result<Option<Self>> {
+        self.places.retain(|place| place.form == Form::Part);
+        let bytes: u64 = self.places.iter().map(|place| place.stored).sum();
+        if bytes < WORTH_KEEPING || !self.linked.is_empty() {
+            return Ok(None);
+        }
+        if let Some(current) = self.current.take() {
+            self.pack()?.truncate(current.offset)?;
+        }
+        Ok(Some(self))
     }
 
     /// Makes everything durable; the places may be written to the index now.

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 use understudy_database::{
-    continuity, journal, mirror, step,
+    continuity, journal, mailbox, mirror, step,
     switch::{self, Subject, Switch},
 };
 use understudy_imap_session::{Error, FolderName};
@@ -46,6 +46,8 @@ const APPLYING: Duration = Duration::from_secs(60);
 /// How long folders that are being rebuilt under the primary's UIDs are waited for while the user works.
 const REBUILDING: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(100);
+/// So many messages that the standby does not hold are looked at for why.
+const LOOKED_AT: i64 = 1000;
 /// How long the applier may take to come to its end before the flip.
 const STOPPING: Duration = Duration::from_secs(10);
 
@@ -91,7 +93,11 @@ impl Runner {
 
     async fn over_as_planned(&self, steps: &Steps, switch: &Switch, subject: &Subject) -> Result<(), Stop> {
         steps.may_go_on()?;
-        steps.take("check", check(subject), |()| "done".to_owned()).await?;
+        let checked = async {
+            check(subject).await?;
+            self.has_room(subject).await
+        };
+        steps.take("check", checked, |()| "done".to_owned()).await?;
         let mut live = steps.take("live", self.live(steps, subject), |live| live.told.clone()).await?;
         steps.may_go_on()?;
         let held = steps.take("hold", self.hold(switch, "switching_over"), |_| "done".to_owned()).await?;
@@ -115,6 +121,22 @@ impl Runner {
         Ok(switch::note(&self.pool, switch.run_id, switch.mailbox, &detail).await?)
     }
 
+    /// Did the standby take everything so far? What it had no room for the user would not find there.
+    async fn has_room(&self, subject: &Subject) -> Result<(), Stop> {
+        let lacking = mailbox::set_aside(&self.pool, subject.mailbox, None, LOOKED_AT).await?;
+        let no_room = lacking.iter().filter(|message| message.kind == "refused" && is_no_room(&message.reason)).count();
+        if no_room == 0 {
+            return Ok(());
+        }
+        let (server, address) = (&subject.standby.name, &subject.address);
+        Err(fault(
+            "standby_full",
+            format!("{server} has no room for {}", counted(no_room as u64, "message", "messages")),
+            format!("Give the mailbox more room on {server}, then `understudy mailbox resume {address}`, and ask again."),
+        )
+        .into())
+    }
+
     /// Passes while the user works, until one is nearly empty; and a first comparison.
     async fn live(&self, steps: &Steps, subject: &Subject) -> Result<Live, Stop> {
         self.rebuilt(steps, subject.mailbox).await?;
@@ -130,6 +152,7 @@ impl Runner {
                 break;
             }
         }
+        self.has_room(subject).await?;
         let target = self.target(subject.mailbox).await?;
         let found = verify(&self.pool, &self.board, &target, false).await?;
         self.apply_again_what_was_reset(subject.mailbox, &found);
@@ -402,6 +425,11 @@ struct Live {
     equal: bool,
     told: String,
     quiet: Quiet,
+}
+
+/// A server that says it has no room says why: RFC 5530 has a code for it.
+fn is_no_room(reason: &str) -> bool {
+    reason.to_ascii_lowercase().contains("quota")
 }
 
 /// How many differences a switch must not have; what the standby stores in its own way is known already.

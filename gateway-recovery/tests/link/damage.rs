@@ -37,9 +37,8 @@ async fn a_shipment_that_ends_early_is_refused_wherever_it_ends() {
     assert!(site.content(Digest::of(b"another")).await.is_some());
 }
 
-/// Ships the start of something whose large content is on its way, breaks off when it has begun to be written, and waits until
-/// nothing of it is left.
-async fn break_off(site: &Site, start: Vec<u8>) {
+/// Ships the start of something whose large content is on its way, and breaks off when it has begun to be written.
+pub(crate) async fn cut_off(site: &Site, route: &str, start: Vec<u8>) {
     let before = site.pack_bytes().unwrap_or(0);
     let (cut, wait) = oneshot::channel::<()>();
     let end = stream::once(async move {
@@ -51,8 +50,14 @@ async fn break_off(site: &Site, start: Vec<u8>) {
         until("the content is being written", async || site.pack_bytes().is_some_and(|bytes| bytes > before)).await;
         cut.send(()).unwrap();
     };
-    let (answer, ()) = tokio::join!(site.try_post("ship", body), cutting);
+    let (answer, ()) = tokio::join!(site.try_post(route, body), cutting);
     assert!(answer.is_none_or(|answer| answer.status.as_u16() == 400), "what was cut is acknowledged");
+}
+
+/// The same, and waits until nothing of it is left.
+pub(crate) async fn break_off(site: &Site, route: &str, start: Vec<u8>) {
+    let before = site.pack_bytes().unwrap_or(0);
+    cut_off(site, route, start).await;
     until("what was cut is gone", async || site.pack_bytes().unwrap_or(0) <= before).await;
 }
 
@@ -62,7 +67,7 @@ async fn a_shipment_cut_within_a_content_leaves_nothing_and_the_next_one_is_take
     let large: Vec<u8> = (0..LARGE).map(|at| (at % 251) as u8).collect();
     let whole = Cargo::default().content(b"small").content(&large);
     let whole = whole.transaction(&transaction(mailbox, 1, &[b"small", &large]));
-    break_off(&site, whole.bytes[..LARGE - 1000].to_vec()).await;
+    break_off(&site, "ship", whole.bytes[..LARGE - 1000].to_vec()).await;
     assert_untouched(&site, mailbox).await;
 
     assert_eq!(site.ship(whole).await.acks, [received(mailbox, 1)]);
@@ -75,9 +80,9 @@ async fn a_shipment_cut_within_or_after_its_last_frame_leaves_nothing_and_the_ne
     let (site, mailbox) = Site::with_mailbox().await;
     let large = vec![b'x'; LARGE];
     let whole = Cargo::default().whole(mailbox, 1, &[&large]);
-    break_off(&site, whole.bytes[..whole.bytes.len() - 7].to_vec()).await;
+    break_off(&site, "ship", whole.bytes[..whole.bytes.len() - 7].to_vec()).await;
     // All of it came, but nobody said that this was all.
-    break_off(&site, whole.bytes.clone()).await;
+    break_off(&site, "ship", whole.bytes.clone()).await;
     assert_untouched(&site, mailbox).await;
 
     assert_eq!(site.ship(whole).await.acks, [received(mailbox, 1)]);
@@ -103,7 +108,7 @@ async fn what_was_given_up_does_not_disturb_what_shares_its_pack() {
     let (site, mailbox) = Site::with_mailbox().await;
     let large = vec![b'y'; LARGE];
     site.ship(Cargo::default().whole(mailbox, 1, &[b"before"])).await;
-    break_off(&site, Cargo::default().content(b"given up").content(&large).bytes[..LARGE].to_vec()).await;
+    break_off(&site, "ship", Cargo::default().content(b"given up").content(&large).bytes[..LARGE].to_vec()).await;
     site.ship(Cargo::default().whole(mailbox, 2, &[b"after", &large])).await;
     assert_eq!(site.received(mailbox).await.0, 2);
     for content in [&b"before"[..], b"after", &large] {

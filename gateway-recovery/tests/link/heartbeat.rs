@@ -15,9 +15,9 @@ use crate::{
     site::{Site, TENANT, heartbeat, within},
 };
 
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(30);
 /// An answer that comes sooner was not held for [`LONG`].
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(20);
 
 fn report(mailbox: MailboxId, seeded: bool, trouble: Option<Trouble>) -> MailboxReport {
     let progress = SeedProgress { messages_done: 3, messages_total: 7, bytes_done: 30, bytes_total: 70 };
@@ -125,7 +125,7 @@ async fn a_held_heartbeat_does_not_hold_up_the_end() {
     site.execute("update link set heard_at = null").await;
     let holding = async {
         loop {
-            let held = codec::encode(&heartbeat(seen, Duration::from_secs(30), vec![])).unwrap();
+            let held = codec::encode(&heartbeat(seen, LONG, vec![])).unwrap();
             let Some(answer) = site.try_post("heartbeat", held).await else { return };
             if answer.status.as_u16() != 200 {
                 answer.expect(503);

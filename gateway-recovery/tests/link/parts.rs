@@ -15,8 +15,9 @@ use understudy_protocol::{
 use uuid::Uuid;
 
 use crate::{
+    damage::{break_off, cut_off},
     shipment::{Cargo, content_ref, received, refused, transaction},
-    site::{Site, TENANT},
+    site::{Site, TENANT, until},
 };
 
 const SHIP: &str = "ship?tenant=1";
@@ -120,6 +121,52 @@ async fn a_skeleton_whose_part_is_nowhere_is_refused_by_its_name() {
     let refusal = Refusal::LacksContent { digests: vec![key.digest(&file())] };
     assert_eq!(shipped.acks, [refused(mailbox, 0, refusal)]);
     assert_eq!(site.contents_known().await, 0);
+}
+
+/// A line that is cut again and again brings some parts each time.
+#[tokio::test]
+async fn parts_of_a_shipment_that_broke_off_need_not_come_again() {
+    let (site, mailbox) = Site::with_mailbox().await;
+    let key = key(&site).await;
+    let parts: Vec<Vec<u8>> = (0..3)
+        .map(|number| {
+            let mut part = vec![0; 700 << 10];
+            blake3::Hasher::new().update(&[number]).finalize_xof().fill(&mut part);
+            part
+        })
+        .collect();
+    let cut_within = |number: usize| {
+        let before = parts[..number].iter().fold(Cargo::default(), |cargo, part| cargo.part(part, &key));
+        let mut body = before.part(&parts[number], &key).packed();
+        body.truncate(body.len() - 100_000);
+        body
+    };
+    // Too little to be worth a hole in a pack.
+    break_off(&site, SHIP, cut_within(1)).await;
+    assert_eq!(site.contents_known().await, 0);
+
+    cut_off(&site, SHIP, cut_within(2)).await;
+    let digests: Vec<Digest> = parts.iter().map(|part| key.digest(part)).collect();
+    let question = Lacks { tenant: TENANT, parts: digests.clone() };
+    until("what came whole is there", async || {
+        site.ask("lacks", &question).await.expect(200).value::<Lacks>().parts == digests[2..]
+    })
+    .await;
+    assert_eq!(site.contents_known().await, 2);
+    assert_eq!(site.received(mailbox).await.0, 0);
+
+    let mut message = b"Subject: all of it\r\nContent-Transfer-Encoding: binary\r\n\r\n".to_vec();
+    let own = message.len() as u64;
+    message.extend_from_slice(&parts.concat());
+    let pieces = parts
+        .iter()
+        .map(|part| Piece::Part(ContentRef { digest: key.digest(part), size: part.len() as u64 }, Wrapping::AsItIs));
+    let recipe = Recipe { pieces: std::iter::once(Piece::Own(own)).chain(pieces).collect() };
+    let skeleton = Shipment::Skeleton { content: content_ref(&message), recipe: recipe.encode() };
+    let rest = Cargo::default().part(&parts[2], &key).frame(&skeleton).raw(&message[..own as usize]);
+    let rest = rest.transaction(&transaction(mailbox, 1, &[&message])).packed();
+    let shipped: understudy_protocol::messages::Shipped = site.post(SHIP, rest).await.expect(200).value();
+    assert_eq!(shipped.acks, [received(mailbox, 1)]);
 }
 
 #[tokio::test]

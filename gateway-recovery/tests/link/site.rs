@@ -32,7 +32,7 @@ use uuid::Uuid;
 pub(crate) const TENANT: TenantId = TenantId(1);
 pub(crate) const SECRET: &str = "the secret of this link";
 /// Whatever a test waits for is there by then, or never.
-const DEADLINE: Duration = Duration::from_secs(15);
+const DEADLINE: Duration = Duration::from_secs(90);
 /// How often something is looked at that tells nobody when it changes.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -245,7 +245,7 @@ impl Site {
     pub(crate) async fn told(&self, mut seen: u64, what: &str, says: impl Fn(&Directives) -> bool) -> Directives {
         let listening = async {
             loop {
-                let told = self.heartbeat(seen, Duration::from_secs(10)).await;
+                let told = self.heartbeat(seen, Duration::from_secs(30)).await;
                 if told.version != seen && says(&told) {
                     return told;
                 }

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::{process, wait};
 
-const START_PATIENCE: Duration = Duration::from_secs(30);
+const START_PATIENCE: Duration = Duration::from_secs(90);
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 

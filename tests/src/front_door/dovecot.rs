@@ -1,4 +1,4 @@
-//! The Dovecot proxy.
+//! The Dovecot proxy, and the little one beside it that goes by the last routes alone.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -87,5 +87,30 @@ impl Drop for DovecotProxy {
         let skip = log.lines().count().saturating_sub(60);
         eprintln!("Dovecot proxy, end of its log:");
         log.lines().skip(skip).for_each(|line| eprintln!("  {line}"));
+    }
+}
+
+/// A running Dovecot that takes mail by the last routes and asks no database.
+pub struct LastRoutes {
+    _daemon: Daemon,
+    lmtp: SocketAddr,
+}
+
+impl LastRoutes {
+    pub fn start(plan: &Plan) -> Result<Self> {
+        let dir = plan.file("last-routes");
+        fs::create_dir_all(&dir)?;
+        let base = format!("log_path = {}/dovecot.log\n", dir.display());
+        let config = dir.join("dovecot-last-routes.conf");
+        fs::write(&config, base + &plan.filled("dovecot-last-routes.conf", &[])? + &settings_of_account())?;
+        let lmtp = SocketAddr::from((plan.address, plan.proxy.last_lmtp));
+        let arguments = ["-F", "-c", &config.display().to_string()];
+        let daemon = Daemon::start("dovecot", &dir, &arguments, || TcpStream::connect(lmtp).is_ok())?;
+        Ok(Self { _daemon: daemon, lmtp })
+    }
+
+    /// Where it takes mail.
+    pub fn lmtp_address(&self) -> SocketAddr {
+        self.lmtp
     }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
@@ -38,12 +39,48 @@ async fn say(server: SocketAddr, greeting: &str, to: &str, message: &str) -> Res
 
 /// The last line of an answer.
 async fn answer(stream: &mut BufReader<TcpStream>) -> Result<String> {
+    Ok(answers(stream).await?.pop().unwrap_or_default())
+}
+
+/// All of its lines.
+async fn answers(stream: &mut BufReader<TcpStream>) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
     loop {
         let mut line = String::new();
         stream.read_line(&mut line).await.context("the connection broke")?;
         ensure!(!line.is_empty(), "the connection ended");
-        if line.as_bytes().get(3) != Some(&b'-') {
-            return Ok(line.trim().to_owned());
+        let is_last = line.as_bytes().get(3) != Some(&b'-');
+        lines.push(line.trim().to_owned());
+        if is_last {
+            return Ok(lines);
         }
     }
+}
+
+/// Hands in one message as a user does: logs in first. Says who the server is that then takes it.
+pub async fn submit(server: SocketAddr, user: &str, password: &str, to: &str, subject: &str) -> Result<String> {
+    let mut stream = BufReader::new(TcpStream::connect(server).await?);
+    answer(&mut stream).await?;
+    let log_in = format!("AUTH PLAIN {}", BASE64_STANDARD.encode(format!("\0{user}\0{password}")));
+    let mut who = String::new();
+    for (command, good) in [
+        ("EHLO client.example.net".to_owned(), '2'),
+        (log_in, '2'),
+        // Only now somebody else than the door answers.
+        ("EHLO client.example.net".to_owned(), '2'),
+        (format!("MAIL FROM:<{user}@example.org>"), '2'),
+        (format!("RCPT TO:<{to}>"), '2'),
+        ("DATA".to_owned(), '3'),
+        (format!("From: {user}@example.org\r\nTo: {to}\r\nSubject: {subject}\r\n\r\nHello.\r\n."), '2'),
+    ] {
+        stream.write_all(format!("{command}\r\n").as_bytes()).await?;
+        stream.flush().await?;
+        let lines = answers(&mut stream).await?;
+        let last = lines.last().cloned().unwrap_or_default();
+        ensure!(last.starts_with(good), "{} was answered with {last}", command.split(' ').next().unwrap_or_default());
+        if command.starts_with("EHLO") {
+            who = lines[0].get(4..).unwrap_or_default().to_owned();
+        }
+    }
+    Ok(who)
 }

@@ -14,7 +14,7 @@ use crate::failpoint::{self, Failpoints};
 use crate::process;
 
 /// A clean stop includes that of PostgreSQL.
-const STOP_PATIENCE: Duration = Duration::from_secs(60);
+const STOP_PATIENCE: Duration = Duration::from_secs(120);
 const LOG_LINES: usize = 60;
 
 pub(super) struct Role {

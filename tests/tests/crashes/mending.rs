@@ -17,9 +17,9 @@ use understudy_tests::wait;
 use super::{Strike, strike_at};
 use crate::times;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// What a command takes that is struck meanwhile.
-const COMMAND: Duration = Duration::from_secs(180);
+const COMMAND: Duration = Duration::from_secs(300);
 /// One of each: where the link is cut in a short run.
 const ONE_EACH: [&str; 3] = ["repair.appended", "release.expunged", "refused.appended"];
 
@@ -176,7 +176,7 @@ impl Mending {
         self.scenario.log_in(user).await?.append("INBOX", &[], None, &self.mail.plain(300)).await?;
         self.scenario
             .stack
-            .command_within(COMMAND, &["mailbox", "wait", user, "--timeout", "120s"])
+            .command_within(COMMAND, &["mailbox", "wait", user, "--timeout", "240s"])
             .await?
             .expect(0)?;
         self.scenario.assert_same(user).await?;

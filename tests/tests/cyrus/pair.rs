@@ -14,7 +14,10 @@ use understudy_tests::stack::Stack;
 use understudy_tests::wait;
 
 /// Levels that may be gone in a moment are looked for again every ten seconds.
-const LEVEL_PATIENCE: Duration = Duration::from_secs(40);
+const LEVEL_PATIENCE: Duration = Duration::from_secs(120);
+const SETTLE: Duration = Duration::from_secs(240);
+/// What a command may take beyond what it waits for.
+const COMMAND: Duration = Duration::from_secs(60);
 /// Characters that no folder name on Cyrus can have, beside the separator.
 const IMPOSSIBLE: &str = "!\"%;<>\\`{|}\u{7f}";
 
@@ -77,7 +80,14 @@ impl Pair {
     }
 
     pub(super) async fn settle(&self) -> Result<()> {
-        let waited = self.stack.command(&["mailbox", "wait", "--all", "--timeout", "120s"]).await?;
+        self.settle_within(SETTLE).await
+    }
+
+    /// The same for a mailbox in which so much is refused that it may take longer.
+    pub(super) async fn settle_within(&self, patience: Duration) -> Result<()> {
+        let timeout = format!("{}s", patience.as_secs());
+        let arguments = ["mailbox", "wait", "--all", "--timeout", &timeout];
+        let waited = self.stack.command_within(patience + COMMAND, &arguments).await?;
         if let Err(error) = waited.expect(0) {
             let shown = self.stack.json(&["mailbox", "show", "ann"]).await?;
             return Err(error).with_context(|| format!("the mirror did not settle: {shown:#}"));

@@ -16,6 +16,8 @@ use crate::times;
 
 /// A short run takes every so many-th odd message.
 const EVERY: usize = 32;
+/// A batch in which messages are refused is halved until each of them stands alone.
+const ODD_PATIENCE: Duration = Duration::from_secs(1200);
 /// Refused by Cyrus for its header, or stored with X for octets above 127 in it; or, as the last, altered by Dovecot.
 const ODD: [&[u8]; 8] = [
     b"Subject : a blank before the colon\r\n\r\nx\r\n",
@@ -65,7 +67,7 @@ async fn odd_mail_is_mirrored_or_named(pair: Pair) -> Result<Vec<String>> {
     append_odd(&mut ann, "Odd before").await?;
     pair.protect(&["ann"]).await?;
     append_odd(&mut ann, "Odd and live").await?;
-    pair.settle().await?;
+    pair.settle_within(ODD_PATIENCE).await?;
     let (ours, theirs) = (ann.snapshot().await?, pair.log_in_to_standby("ann").await?.snapshot().await?);
     let differences = pair.verify("ann").await?;
     let aside: Vec<_> = differences.iter().filter(|difference| difference.what == "set_aside").collect();
@@ -160,7 +162,7 @@ async fn a_folder_that_cyrus_refuses_is_named_and_stops_no_other() -> Result<()>
 
     ann.rename(&long, "Short").await?;
     pair.settle().await?;
-    wait::until("the folder is whole under its new name", Duration::from_secs(60), async || {
+    wait::until("the folder is whole under its new name", Duration::from_secs(180), async || {
         Ok(pair.assert_same("ann").await.is_ok())
     })
     .await?;

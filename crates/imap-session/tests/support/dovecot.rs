@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     time::Duration,
 };
 
@@ -29,9 +30,13 @@ pub(crate) struct Dovecot {
     tls_port: u16,
 }
 
+/// A port that nobody listens on now: not one twice, and none of those that outgoing connections take.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 12_000 + u16::try_from(std::process::id() % 18_000).expect("a small number");
+    let free = (0..2_000).map(|_| first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000);
+    let mut free = free.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.next().expect("a free port")
 }
 
 fn make_directory(path: &Path) -> PathBuf {
@@ -154,7 +159,7 @@ service stats {{
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        let waited = tokio::time::timeout(Duration::from_secs(20), listening).await;
+        let waited = tokio::time::timeout(Duration::from_secs(90), listening).await;
         assert!(waited.is_ok(), "Dovecot does not listen: {}", self.log());
     }
 

@@ -197,6 +197,10 @@ async fn estimate(context: &Context, client: &Client, body: &Value) -> Result<Ex
         bytes: u64,
         seconds: Option<f64>,
         refused: Vec<Unmeasured>,
+        #[serde(default)]
+        protected: usize,
+        #[serde(default)]
+        protected_addresses: Vec<String>,
     }
     #[derive(Deserialize)]
     struct Unmeasured {
@@ -214,6 +218,13 @@ async fn estimate(context: &Context, client: &Client, body: &Value) -> Result<Ex
         result["price"] = json!(price);
         output::json(&result);
         return Ok(Exit::Done);
+    }
+    if said.protected > 0 {
+        let (all, named) = (said.protected, said.protected_addresses);
+        let are = if all == 1 { "is protected already and is" } else { "are protected already and are" };
+        let more = if all > named.len() { format!(" and {} more", all - named.len()) } else { String::new() };
+        let mailboxes = output::count(all, "mailbox", "mailboxes");
+        output::line(format!("{mailboxes} {are} left out: {}{more}.", named.join(", ")));
     }
     for one in &said.refused {
         eprintln!("{}: {} {}", one.address, one.reason, one.remedy);
