@@ -132,7 +132,9 @@ impl Runner {
         Err(fault(
             "standby_full",
             format!("{server} has no room for {}", counted(no_room as u64, "message", "messages")),
-            format!("Give the mailbox more room on {server}, then `understudy mailbox resume {address}`, and ask again."),
+            format!(
+                "Give the mailbox more room on {server}, then `understudy mailbox resume {address}`, and ask again."
+            ),
         )
         .into())
     }

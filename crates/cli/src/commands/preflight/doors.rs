@@ -143,7 +143,12 @@ fn routes_file(path: Option<&Path>) -> Finding {
     const NAME: &str = "routes file";
     let Some(path) = path else {
         let why = "without it nobody gets in at a Dovecot proxy, and no mail, while the database is away";
-        return finding("warning", NAME, why, "set `file` under [routes], and name it in the proxy's dovecot.conf and dovecot-last-routes.conf");
+        return finding(
+            "warning",
+            NAME,
+            why,
+            "set `file` under [routes], and name it in the proxy's dovecot.conf and dovecot-last-routes.conf",
+        );
     };
     let remedy = "make its folder, writable for the user that runs Understudy and passable for Dovecot";
     match path.parent().map(|folder| folder.is_dir()) {
