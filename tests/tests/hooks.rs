@@ -46,7 +46,12 @@ impl Receiver {
 
     fn refuse(&self, refuses: bool) -> Result<()> {
         let file = self.dir.join("refuse");
-        Ok(if refuses { fs::write(file, "")? } else { fs::remove_file(file)? })
+        if refuses {
+            fs::write(file, "")?;
+        } else {
+            fs::remove_file(file)?;
+        }
+        Ok(())
     }
 }
 

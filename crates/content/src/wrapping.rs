@@ -57,7 +57,7 @@ impl Wrapping {
         let Self::Base64 { line, crlf } = self else { return Some(wrapped) };
         match (size % 3, u64::from(line)) {
             (0, 0) => Some(wrapped),
-            (0, line) if size / 3 * 4 % line == 0 => wrapped.checked_add(1 + u64::from(crlf)),
+            (0, line) if (size / 3 * 4).is_multiple_of(line) => wrapped.checked_add(1 + u64::from(crlf)),
             _ => None,
         }
     }
