@@ -1,4 +1,5 @@
-//! A standby that is full, or does not answer: a planned change of side is refused with the reason and what to do, before anybody is cut.
+//! A standby that is full or does not answer, a source gateway that is away: a planned change of side is refused with the reason and what
+//! to do, before anybody is cut.
 
 use std::time::Duration;
 
@@ -52,6 +53,35 @@ async fn a_standby_that_is_full_or_does_not_answer_is_refused_before_anybody_is_
     ensure!(says(&frozen, "reason", STANDBY) && says(&frozen, "remedy", " "), "the reason is missing: {frozen:#}");
     ann.run("NOOP").await.context("a run that was refused cut a session")?;
 
+    scenario.stack.command_within(Duration::from_secs(240), &["switchover", "ann", "--wait"]).await?.expect(0)?;
+    let theirs = scenario.log_in_to_standby("ann").await?.uids("INBOX").await?;
+    ensure!(theirs.len() == 2, "ann has {theirs:?} on the standby");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_planned_switchover_is_refused_while_nobody_can_say_what_the_primary_holds() -> Result<()> {
+    let mut scenario = Scenario::apart(&["ann"]).await?;
+    let mut mail = Mail::from_seed(63);
+    let mut ann = scenario.log_in("ann").await?;
+    ann.append("INBOX", &[], None, &mail.plain(1000)).await?;
+    scenario.protect(&["ann"]).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+
+    scenario.stack.kill_role("source")?;
+    let last = mail.plain(1000);
+    ann.append("INBOX", &[], None, &last).await?;
+    let recovery = scenario.stack.database("understudy").await?;
+    sqlx::query("update link set heard_at = now() - interval '1 minute'").execute(&recovery).await?;
+    let said = refused(&scenario).await?;
+    let says = |field: &str, what: &str| said[field].as_str().is_some_and(|text| text.contains(what));
+    let is_told =
+        says("kind", "source_gateway_silent") && says("reason", "source gateway") && says("remedy", "emergency");
+    ensure!(is_told, "the reason or what to do is missing: {said:#}");
+    ann.run("NOOP").await.context("a run that was refused cut a session")?;
+
+    // It is back: what came meanwhile moves with her.
+    scenario.stack.start().await?;
     scenario.stack.command_within(Duration::from_secs(240), &["switchover", "ann", "--wait"]).await?.expect(0)?;
     let theirs = scenario.log_in_to_standby("ann").await?.uids("INBOX").await?;
     ensure!(theirs.len() == 2, "ann has {theirs:?} on the standby");

@@ -36,7 +36,7 @@ export async function signIn(page: Page, token = env("UNDERSTUDY_TOKEN")): Promi
   await page.addInitScript((secret) => sessionStorage.setItem("understudy.token", secret), token);
 }
 
-/** No violation of axe's rules, in light and in dark. */
+/** No violation of axe's rules, in light and in dark, once the page stands still: what it looks like on its way from one state to the next is no screen. */
 export async function accessible(page: Page): Promise<void> {
   await expect(page.locator("h1")).toBeVisible();
   for (const colorScheme of ["light", "dark"] as const) {
@@ -45,9 +45,11 @@ export async function accessible(page: Page): Promise<void> {
     // Colours are all that differs in the dark.
     // A page that is still coming has nothing to look at.
     await expect(page.getByRole("heading", { level: 1 }).first()).toBeVisible();
-    const axe = new AxeBuilder({ page });
-    const { violations } = await (colorScheme === "dark" ? axe.withRules("color-contrast") : axe).analyze();
-    expect(violations.map(({ id, nodes }) => `${colorScheme} ${id}: ${nodes.map((node) => `${node.target}: ${node.failureSummary}`).join("; ")}`)).toEqual([]);
+    await expect(async () => {
+      const axe = new AxeBuilder({ page });
+      const { violations } = await (colorScheme === "dark" ? axe.withRules("color-contrast") : axe).analyze();
+      expect(violations.map(({ id, nodes }) => `${colorScheme} ${id}: ${nodes.map((node) => `${node.target}: ${node.failureSummary}`).join("; ")}`)).toEqual([]);
+    }).toPass({ timeout: 20_000 });
   }
   await page.emulateMedia({ colorScheme: "light" });
 }

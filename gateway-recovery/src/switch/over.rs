@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 use understudy_database::{
-    continuity, journal, mailbox, mirror, step,
+    continuity, journal, mailbox, mirror, status, step,
     switch::{self, Subject, Switch},
 };
 use understudy_imap_session::{Error, FolderName};
@@ -46,6 +46,8 @@ const APPLYING: Duration = Duration::from_secs(60);
 /// How long folders that are being rebuilt under the primary's UIDs are waited for while the user works.
 const REBUILDING: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(100);
+/// How long a source gateway that was not heard of lately may take to be: we may have been away ourselves.
+const GREETING: Duration = Duration::from_secs(10);
 /// So many messages that the standby does not hold are looked at for why.
 const LOOKED_AT: i64 = 1000;
 /// How long the applier may take to come to its end before the flip.
@@ -95,6 +97,7 @@ impl Runner {
         steps.may_go_on()?;
         let checked = async {
             check(subject).await?;
+            self.is_fed(steps, subject).await?;
             self.has_room(subject).await
         };
         steps.take("check", checked, |()| "done".to_owned()).await?;
@@ -119,6 +122,33 @@ impl Runner {
             "lost_transactions": 0,
         });
         Ok(switch::note(&self.pool, switch.run_id, switch.mailbox, &detail).await?)
+    }
+
+    /// Can anybody say what the primary holds? Otherwise its last word would be waited for in vain.
+    async fn is_fed(&self, steps: &Steps, subject: &Subject) -> Result<(), Stop> {
+        let deadline = Instant::now() + GREETING;
+        loop {
+            let link = status::link(&self.pool).await?;
+            if link.connected() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let (server, address) = (&subject.primary.name, &subject.address);
+                return Err(fault(
+                    "source_gateway_silent",
+                    format!(
+                        "nothing has been heard of the source gateway for {:.0} s: nobody can say whether everything on {server} has come over",
+                        link.age_seconds.unwrap_or_default()
+                    ),
+                    format!(
+                        "Start it, or see why the link is down (`understudy status`), and ask again. Where {server} is lost: \
+                         `understudy switchover {address} --mode emergency`."
+                    ),
+                )
+                .into());
+            }
+            steps.pause(LOOK).await?;
+        }
     }
 
     /// Did the standby take everything so far? What it had no room for the user would not find there.

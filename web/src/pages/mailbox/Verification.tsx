@@ -10,7 +10,11 @@ import { Card } from "../../parts/Page";
 import { runPath } from "../../parts/paths";
 import { Problem } from "../../parts/Problem";
 import { RunMark } from "../../parts/State";
+import { plural } from "../../parts/words";
 import { comparisons, Verified } from "../runs/Verified";
+
+// Until the mailbox's own figure has come.
+const JUST_NOW = 60_000;
 
 export function Verification({ mailbox }: { mailbox: Mailbox }) {
   const runs = useRuns({ mailbox: mailbox.address, kind: "verify" }, 5);
@@ -22,6 +26,9 @@ export function Verification({ mailbox }: { mailbox: Mailbox }) {
   const goingOn = run !== undefined && !ended(run);
 
   const different = run?.state === "done" && (comparisons(run.result)?.some((one) => one.differences.length > 0) ?? false);
+  // Comparisons go on by themselves, without a run that names what they find. A run that has just ended says it itself.
+  const justNow = run?.ended_at != null && Date.now() - Date.parse(run.ended_at) < JUST_NOW;
+  const found = different || goingOn || justNow ? 0 : (mailbox.differences ?? 0);
 
   async function verify(how: { deep?: boolean; repair?: boolean; reason?: string }) {
     setError(null);
@@ -43,14 +50,15 @@ export function Verification({ mailbox }: { mailbox: Mailbox }) {
       </div>
     }>
       <Problem error={error ?? runs.error} />
-      {!last && runs.data && <p className="quiet">Never verified by itself. Verifying compares folders, messages, flags and dates on both sides and changes nothing.</p>}
+      {!last && found === 0 && runs.data && <p className="quiet">Never verified by itself. Verifying compares folders, messages, flags and dates on both sides and changes nothing.</p>}
+      {found > 0 && <p>The last comparison by itself found {plural(found, "difference")}. Verify now to see each.</p>}
       {run && (
         <>
           <p><RunMark state={run.state} /> <Link to={runPath(run.run_id)}>Run</Link> asked for by {run.requested_by}, <Ago time={run.ended_at ?? run.created_at} />{(run.request as { deep?: boolean })?.deep && ", every byte"}</p>
           {ended(run) && <Verified result={run.result} />}
-          {different && <div><Button size="xs" onClick={() => setRepairing(true)}>Repair…</Button></div>}
         </>
       )}
+      {(different || found > 0) && <div><Button size="xs" onClick={() => setRepairing(true)}>Repair…</Button></div>}
       {mailbox.last_verified_at && <p className="quiet small">Last found equal <Ago time={mailbox.last_verified_at} />.</p>}
       {repairing && (
         <Confirm title={`Make the standby equal to the primary for ${mailbox.address}?`} act="Repair" onAct={(reason) => void verify({ repair: true, reason })} onClose={() => setRepairing(false)}>

@@ -1,1 +1,0 @@
-import{t as e}from"./Wizard-BeBK7Yxt.js";import{et as t}from"./Page-C6na5WNd.js";var n=t();function r(){return(0,n.jsx)(e,{target:`standby`})}export{r as default};

@@ -1,0 +1,1 @@
+import{t as e}from"./Wizard-BZ42O7RM.js";import{et as t}from"./Page-C6na5WNd.js";var n=t();function r(){return(0,n.jsx)(e,{target:`standby`})}export{r as default};
