@@ -29,6 +29,8 @@ use crate::{
 
 /// Appliers at work at once.
 const APPLIERS: usize = 24;
+/// What a new mailbox counts, of which nobody has asked anything.
+const FIRST_ATTEMPT: i32 = 1;
 /// How often the database is asked for work nobody was nudged about.
 const POLL: Duration = Duration::from_secs(1);
 /// How often what is no longer protected is cleared away.
@@ -173,7 +175,8 @@ pub(crate) struct Dispatcher {
     pool: PgPool,
     applying: Applying,
     applier: Arc<Applier>,
-    attempts: HashMap<MailboxId, i32>,
+    /// How often a person asked for each mailbox; none before it was first looked.
+    attempts: Option<HashMap<MailboxId, i32>>,
 }
 
 impl Dispatcher {
@@ -191,7 +194,7 @@ impl Dispatcher {
             quiets: applying.quiets().clone(),
             retried: Mutex::default(),
         });
-        Self { pool, applying, applier, attempts: HashMap::new() }
+        Self { pool, applying, applier, attempts: None }
     }
 
     pub(crate) fn handle(&self) -> Applying {
@@ -239,8 +242,12 @@ impl Dispatcher {
         refused_at: &mut Option<Instant>,
         rebuilds_at: &mut Option<Instant>,
     ) -> understudy_database::Result<()> {
+        // What a person asked for before we ran is done anyway, for everybody; a mailbox that came since then begins with one.
+        let began = self.attempts.is_some();
+        let attempts = self.attempts.get_or_insert_default();
         for (mailbox, attempt) in journal::attempts(&self.pool).await? {
-            if self.attempts.insert(mailbox, attempt).is_some_and(|before| before != attempt) {
+            let before = attempts.insert(mailbox, attempt).or(began.then_some(FIRST_ATTEMPT));
+            if before.is_some_and(|before| before != attempt) {
                 self.applying.forgive(mailbox);
                 self.applying.add(vec![mailbox]);
             }

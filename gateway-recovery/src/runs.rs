@@ -42,6 +42,8 @@ const POLL: Duration = Duration::from_secs(1);
 const SIDE_BY_SIDE: usize = 32;
 /// Verifications of one run at once: each lists two mailboxes.
 const VERIFICATIONS: usize = 4;
+/// How long after its first copy a mailbox may be called "seeding" still.
+const SHOWN: Duration = Duration::from_secs(3);
 /// The first and the longest pause between looks at how far a mailbox was applied.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
@@ -222,7 +224,10 @@ impl Runner {
         let results: Vec<Value> = stream::iter(mailboxes)
             .map(|(mailbox, address)| async move {
                 let reached = match self.barrier(mailbox, deadline).await {
-                    Ok(seq) => self.held(mailbox).await.map(|()| seq),
+                    Ok(seq) => {
+                        self.shown_as_mirrored(mailbox).await;
+                        self.held(mailbox).await.map(|()| seq)
+                    }
                     Err(trouble) => Err(trouble),
                 };
                 match reached {
@@ -239,6 +244,18 @@ impl Runner {
             .collect()
             .await;
         Ok(json!({ "mailboxes": results }))
+    }
+
+    /// A mailbox whose first copy is there is called so a moment later: whoever waited for it may go on with a command that asks.
+    async fn shown_as_mirrored(&self, mailbox: MailboxId) {
+        let deadline = Instant::now() + SHOWN;
+        while Instant::now() < deadline
+            && mailbox::get(&self.pool, mailbox)
+                .await
+                .is_ok_and(|known| known.is_some_and(|known| known.phase == "seeding"))
+        {
+            tokio::time::sleep(FIRST_PAUSE).await;
+        }
     }
 
     /// Waits until everything done before now on the active side is visible on the other.

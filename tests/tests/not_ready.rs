@@ -7,6 +7,11 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use understudy_tests::mail::Mail;
 use understudy_tests::scenario::{self, STANDBY, Scenario};
+use understudy_tests::wait;
+
+const PATIENCE: Duration = Duration::from_secs(180);
+/// After this somebody would press the button again.
+const ONCE: Duration = Duration::from_secs(20);
 
 /// What a refused switchover says of its first mailbox.
 async fn refused(scenario: &Scenario) -> Result<Value> {
@@ -43,8 +48,15 @@ async fn a_standby_that_is_full_or_does_not_answer_is_refused_before_anybody_is_
 
     // There is room: it comes over, and so does she.
     scenario.standby.set_quota("ann", "*:storage=10M")?;
-    scenario.stack.command(&["mailbox", "resume", "ann"]).await?.expect(0)?;
-    scenario.until("ann", "has everything", |shown| shown["set_aside"] == 0 && shown["uid_continuity"] == true).await?;
+    wait::until("ann has everything", PATIENCE, async || {
+        scenario.stack.command(&["mailbox", "resume", "ann"]).await?.expect(0)?;
+        let comes = async || {
+            let shown = scenario.show("ann").await?;
+            Ok(shown["set_aside"] == 0 && shown["uid_continuity"] == true)
+        };
+        Ok(wait::until("it comes over", ONCE, comes).await.is_ok())
+    })
+    .await?;
 
     scenario.standby.freeze();
     let frozen = refused(&scenario).await;

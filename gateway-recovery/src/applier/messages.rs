@@ -339,6 +339,9 @@ impl Work<'_> {
             self.retry(refused).await?;
         }
         self.applier.tried_refused(self.mailbox(), after);
+        if all && tried > 0 {
+            tracing::info!(mailbox.id = %self.mailbox(), count = tried, "Tried again what the standby had refused");
+        }
         Ok(())
     }
 
