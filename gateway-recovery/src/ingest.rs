@@ -1,7 +1,7 @@
 //! Takes in shipments: contents into the store, transactions into the journal.
 //!
-//! Keeps true: nothing of a shipment counts unless all of it arrived (parts of one that broke off are kept, which nothing names yet); a transaction is acknowledged only after its
-//! contents and its row are on the disk; `seq` has no gaps and every number is taken once.
+//! Keeps true: nothing of a shipment counts unless all of it arrived (parts of one that broke off are kept, which nothing names yet);
+//! a transaction is acknowledged only after its contents and its row are on the disk; `seq` has no gaps and every number is taken once.
 
 mod arriving;
 mod before;

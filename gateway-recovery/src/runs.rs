@@ -43,7 +43,7 @@ const SIDE_BY_SIDE: usize = 32;
 /// Verifications of one run at once: each lists two mailboxes.
 const VERIFICATIONS: usize = 4;
 /// How long after its first copy a mailbox may be called "seeding" still.
-const SHOWN: Duration = Duration::from_secs(3);
+const SHOWN: Duration = Duration::from_secs(10);
 /// The first and the longest pause between looks at how far a mailbox was applied.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
@@ -246,15 +246,18 @@ impl Runner {
         Ok(json!({ "mailboxes": results }))
     }
 
-    /// A mailbox whose first copy is there is called so a moment later: whoever waited for it may go on with a command that asks.
+    /// That a first copy is whole is told by the source gateway a moment after its last message: whoever waited for it may go on with a
+    /// command that asks.
     async fn shown_as_mirrored(&self, mailbox: MailboxId) {
         let deadline = Instant::now() + SHOWN;
+        let mut pause = FIRST_PAUSE;
         while Instant::now() < deadline
             && mailbox::get(&self.pool, mailbox)
                 .await
                 .is_ok_and(|known| known.is_some_and(|known| known.phase == "seeding"))
         {
-            tokio::time::sleep(FIRST_PAUSE).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
