@@ -31,6 +31,8 @@ const TICK: Duration = Duration::from_secs(1);
 const GAP_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a gap is looked at again.
 const GAP_TICK: Duration = Duration::from_millis(50);
+/// News within this time is read together.
+const GATHER: Duration = Duration::from_millis(20);
 /// How long to wait before listening again after the database went away.
 const RECONNECT: Duration = Duration::from_secs(1);
 /// Events read at once.
@@ -115,7 +117,10 @@ impl Hub {
         loop {
             let waiting_for_gap = self.gap_since.is_some();
             tokio::select! {
-                notified = listener.recv() => { notified?; }
+                notified = listener.recv() => {
+                    notified?;
+                    gather(&mut listener).await?;
+                }
                 () = tokio::time::sleep(GAP_TICK), if waiting_for_gap => {}
                 _ = tick.tick() => {
                     if self.events.sender.receiver_count() == 0 {
@@ -131,8 +136,10 @@ impl Hub {
     /// Sends what came since, up to a gap that may still be filled.
     async fn pass_on(&mut self) -> Result<()> {
         loop {
-            let events = event::after(&self.pool, self.events.sent(), BATCH).await?;
-            let full = events.len() == usize::try_from(BATCH).unwrap_or(usize::MAX);
+            // What is behind a gap is not read again and again.
+            let limit = if self.gap_since.is_some() { 1 } else { BATCH };
+            let events = event::after(&self.pool, self.events.sent(), limit).await?;
+            let full = events.len() == usize::try_from(limit).unwrap_or(usize::MAX);
             if events.is_empty() {
                 self.gap_since = None;
             }
@@ -162,5 +169,17 @@ impl Hub {
             let _ = self.events.sender.send(Heard::Lag(Arc::new(lagging)));
         }
         Ok(())
+    }
+}
+
+/// Hears what else is told in a moment.
+async fn gather(listener: &mut PgListener) -> Result<()> {
+    let over = tokio::time::sleep(GATHER);
+    tokio::pin!(over);
+    loop {
+        tokio::select! {
+            () = &mut over => return Ok(()),
+            heard = listener.recv() => drop(heard?),
+        }
     }
 }

@@ -100,9 +100,12 @@ enum Measurement {
     Cut,
     /// Changes of side behind a front door: planned, a dead server, very many, and the way home.
     Switch,
+    /// Of those, very many alone.
+    Routes,
 }
 
 impl Measurement {
+    /// All but what is part of another.
     const EACH: [Self; 12] = [
         Self::Seed,
         Self::Follow,
@@ -157,6 +160,7 @@ impl Measurement {
             Self::Line => line::measure(settings, report),
             Self::Cut => cut::measure(settings, report),
             Self::Switch => switch::measure(settings, report),
+            Self::Routes => switch::measure_routes(settings, report),
         }
     }
 }

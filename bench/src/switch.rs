@@ -30,3 +30,12 @@ pub(crate) fn measure(settings: &Settings, report: &mut Report) -> Result<()> {
     runtime.block_on(away::measure(settings, report))?;
     runtime.block_on(many::measure(settings, report))
 }
+
+/// Very many mailboxes in one run, alone.
+pub(crate) fn measure_routes(settings: &Settings, report: &mut Report) -> Result<()> {
+    if !settings.measures(Peer::Understudy) {
+        return Ok(());
+    }
+    understudy_tests::stack::use_program(settings.program()?);
+    tokio::runtime::Handle::current().block_on(many::measure(settings, report))
+}

@@ -117,6 +117,13 @@ impl Plan {
         )
     }
 
+    /// What it says besides of the mail that this proxy takes; follows at once.
+    pub fn mail_configuration(&self) -> String {
+        let ProxyPorts { lmtp, last_lmtp, .. } = self.proxy;
+        let address = self.address;
+        format!("lmtp = \"lmtp://{address}:{lmtp}\"\nlmtp_fallback = \"lmtp://{address}:{last_lmtp}\"\n")
+    }
+
     /// What it says of nginx besides.
     pub fn nginx_configuration(&self) -> String {
         let key = self.file("nginx-key").display().to_string();

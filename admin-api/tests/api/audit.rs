@@ -14,6 +14,8 @@ async fn every_write_is_there_with_who_what_why_before_and_after() {
     let service = Service::with_mailboxes().await;
     let bearer = service.bearer();
     let because = [("authorization", bearer.as_str()), ("understudy-reason", "board meeting")];
+    service.execute("update route set side = 'standby', epoch = epoch + 1").await;
+    service.execute("update route set state = 'hold', hold_until = now()").await;
     let change = Some(json!({"group": "board"}));
     service.ask_with("PATCH", "/api/v1/mailboxes/ana@example.org", change, &because).await.expect(200);
     service.post("/api/v1/mailboxes/ben@example.org/pause", json!({"reason": "moving"})).await.expect(202);
@@ -37,6 +39,13 @@ async fn every_write_is_there_with_who_what_why_before_and_after() {
     assert_eq!(find("alias added", "annie")["who"], "token first");
     assert_eq!(find("server removed", "mail-b")["before"]["role"], "primary");
     find("server added", "mail-a");
+    for address in ["ana@example.org", "ben@example.org"] {
+        let routed = find("route changed", address);
+        assert_eq!(routed["before"], json!({"side": "primary", "epoch": 1}));
+        assert_eq!(routed["after"], json!({"side": "standby", "epoch": 2}));
+    }
+    let routed = entries.iter().filter(|entry| entry["action"] == "route changed").count();
+    assert_eq!(routed, 2, "a hold is no change of side");
     let positions: Vec<i64> = entries.iter().map(|entry| entry["position"].as_i64().unwrap()).collect();
     assert!(positions.windows(2).all(|pair| pair[0] == pair[1] + 1), "{positions:?}");
 

@@ -28,6 +28,7 @@ use understudy_protocol::server::Server;
 use crate::duration::parse_duration;
 
 pub(crate) use content::{Content, SecretKey};
+pub(crate) use front_door::MailDoor;
 pub(crate) use schema::nearest;
 pub(crate) use settings::Problem;
 use settings::{Origin, Settings};
@@ -87,6 +88,8 @@ pub(crate) struct Config {
     pub(crate) servers: Vec<Server>,
     /// Front doors, domains and clients treated in their own way.
     pub(crate) front_doors: Configured,
+    /// Where Dovecot proxies take incoming mail.
+    pub(crate) mail_doors: Vec<MailDoor>,
     /// Host and port of everybody who is asked after a change of side to try deferred mail again.
     pub(crate) mail_exchangers: Vec<(String, u16)>,
     /// Where the copy of the routes is kept for Dovecot proxies on this machine.
@@ -208,6 +211,7 @@ impl Config {
             link_secret: link_secret(settings),
             servers: server::servers(settings),
             front_doors: front_door::configured(settings),
+            mail_doors: front_door::mail_doors(settings),
             mail_exchangers: front_door::mail_exchangers(settings),
             routes_file: path(settings, "routes.file"),
             door_dir: path(settings, "routes.database_socket"),

@@ -214,11 +214,16 @@ pub async fn hold(db: &mut PgConnection, mailboxes: &[MailboxId]) -> Result<Vec<
 /// Routes a mailbox to `side` under the next epoch and ends its hold, if its epoch is still `epoch` and its hold still in
 /// force; false when not. Belongs in the SQL transaction of [`hold`].
 pub async fn flip(db: &mut PgConnection, mailbox: MailboxId, side: Side, epoch: Epoch) -> Result<bool> {
-    Ok(flip_all(db, &[(mailbox, epoch)], side).await? == vec![mailbox])
+    Ok(flip_all(db, &[(mailbox, epoch)], side, None).await? == vec![mailbox])
 }
 
-/// [`flip`] for many at once; answers those that were routed.
-pub async fn flip_all(db: &mut PgConnection, held: &[(MailboxId, Epoch)], side: Side) -> Result<Vec<MailboxId>> {
+/// [`flip`] for many at once, into this phase if one is given; answers those that were routed.
+pub(crate) async fn flip_all(
+    db: &mut PgConnection,
+    held: &[(MailboxId, Epoch)],
+    side: Side,
+    phase: Option<&str>,
+) -> Result<Vec<MailboxId>> {
     let mailboxes: Vec<i64> = held.iter().map(|(mailbox, _)| mailbox.0).collect();
     let epochs: Vec<i64> = held.iter().map(|(_, epoch)| epoch.0).collect();
     let flipped = sqlx::query_scalar!(
@@ -230,11 +235,13 @@ pub async fn flip_all(db: &mut PgConnection, held: &[(MailboxId, Epoch)], side: 
                  and r.state = 'hold' and r.hold_until > clock_timestamp()
                returning r.mailbox_id, r.epoch
            )
-           update mailbox m set epoch = flipped.epoch from flipped where m.mailbox_id = flipped.mailbox_id
+           update mailbox m set epoch = flipped.epoch, phase = coalesce($4, m.phase)
+           from flipped where m.mailbox_id = flipped.mailbox_id
            returning m.mailbox_id"#,
         &mailboxes,
         &epochs,
-        side.as_str()
+        side.as_str(),
+        phase
     )
     .fetch_all(db)
     .await?;

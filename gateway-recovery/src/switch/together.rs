@@ -202,21 +202,22 @@ impl Runner {
         let addresses: HashMap<MailboxId, String> = ready.into_iter().map(|one| (one.mailbox, one.address)).collect();
         let ends = flipped.iter().map(|mailbox| {
             let stake = stake_of.remove(mailbox).unwrap_or_default();
-            json!({
+            let end = json!({
                 "outcome": "done",
                 "rpo_seconds": stake["unseen_seconds"],
                 "rto_seconds": away.as_secs_f64(),
                 "lost_transactions": stake["not_applied"],
                 "stake": stake,
                 "address": addresses.get(mailbox),
-            })
+            });
+            (*mailbox, end)
         });
-        let ends: Vec<Value> = ends.collect();
+        let ends: Vec<(MailboxId, Value)> = ends.collect();
         let mut db = self.pool.begin().await?;
         step::end(&mut *db, run, release, &flipped, RELEASED).await?;
-        rows::end(&mut *db, run, &flipped, &vec!["done".to_owned(); flipped.len()], &ends).await?;
+        rows::end(&mut *db, run, &ends).await?;
         db.commit().await?;
-        results.extend(flipped.into_iter().zip(ends));
+        results.extend(ends);
         Ok(())
     }
 
@@ -274,12 +275,11 @@ impl Runner {
         let numbers: Vec<(MailboxId, Epoch)> = ended.iter().map(|(one, _)| (one.mailbox, one.epoch)).collect();
         let mut db = self.pool.begin().await?;
         let taken = rows::claim(&mut db, run, &numbers, &vec![json!({}); numbers.len()]).await?;
-        let values: Vec<Value> = taken.iter().filter_map(|mailbox| values.remove(mailbox)).collect();
-        let outcomes: Vec<String> =
-            values.iter().map(|value| value["outcome"].as_str().unwrap_or("done").to_owned()).collect();
-        rows::end(&mut *db, run, &taken, &outcomes, &values).await?;
+        let ends: Vec<(MailboxId, Value)> =
+            taken.into_iter().filter_map(|mailbox| Some((mailbox, values.remove(&mailbox)?))).collect();
+        rows::end(&mut *db, run, &ends).await?;
         db.commit().await?;
-        results.extend(taken.into_iter().zip(values));
+        results.extend(ends);
         Ok(())
     }
 
@@ -375,16 +375,16 @@ impl Runner {
             failpoint::here("switch.released");
             step::end(&self.pool, run, release, &left, RELEASED).await?;
         }
-        let ends: Vec<Value> = flipped
+        let ends: Vec<(MailboxId, Value)> = flipped
             .into_iter()
             .map(|one| {
                 let mut detail = one.ours.map(|ours| ours.detail).unwrap_or_default();
                 detail["outcome"] = json!("done");
-                with_address(detail, &one.address)
+                (one.mailbox, with_address(detail, &one.address))
             })
             .collect();
-        rows::end(&self.pool, run, &numbers, &vec!["done".to_owned(); numbers.len()], &ends).await?;
-        results.extend(numbers.into_iter().zip(ends));
+        rows::end(&self.pool, run, &ends).await?;
+        results.extend(ends);
         Ok(())
     }
 

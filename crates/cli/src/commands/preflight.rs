@@ -2,8 +2,10 @@
 //!
 //! Keeps true: without `--fix` nothing is changed; the private PostgreSQL is tried in a scratch folder that is removed.
 
+mod deliveries;
 mod doors;
 mod exchangers;
+mod hello;
 mod machine;
 mod servers;
 

@@ -11,6 +11,18 @@ use super::{path, settings::Settings};
 
 /// The port of SMTP between servers (RFC 5321, section 4.5.4.2).
 const SMTP: u16 = 25;
+/// What most servers use for LMTP, which has none of its own (RFC 2033, section 5).
+const LMTP: u16 = 24;
+
+/// Where a Dovecot proxy takes incoming mail.
+#[derive(Debug)]
+pub(crate) struct MailDoor {
+    /// That of the front door.
+    pub(crate) name: String,
+    pub(crate) lmtp: (String, u16),
+    /// Who takes by the last routes what it puts off.
+    pub(crate) fallback: Option<(String, u16)>,
+}
 
 pub(super) fn configured(settings: &mut Settings) -> Configured {
     Configured {
@@ -61,13 +73,44 @@ fn doors(settings: &mut Settings) -> Vec<FrontDoor> {
     doors
 }
 
+/// The front doors that say where they take mail.
+pub(super) fn mail_doors(settings: &mut Settings) -> Vec<MailDoor> {
+    let mut doors = Vec::new();
+    for (number, origin) in settings.tables("front_door").to_vec().into_iter().enumerate() {
+        let text = |key: &str| settings.text(&format!("front_door.{number}.{key}")).map(str::to_owned);
+        let (lmtp, fallback) = (text("lmtp"), text("lmtp_fallback"));
+        let Some(name) = text("name").filter(|_| lmtp.is_some() || fallback.is_some()) else { continue };
+        let at = |url: &Option<String>| place(url.as_deref()?, LMTP);
+        let (what, remedy) = match (at(&lmtp), at(&fallback)) {
+            _ if text("kind").as_deref() != Some("dovecot") => {
+                ("is no Dovecot proxy and takes no mail", "take `lmtp` and `lmtp_fallback` away")
+            }
+            (None, _) => ("has no `lmtp` with a host", "write it like lmtp://imap-1.example.org:24"),
+            (_, None) if fallback.is_some() => {
+                ("has an `lmtp_fallback` without a host", "write it like lmtp://imap-1.example.org:2424")
+            }
+            (Some(lmtp), fallback) => {
+                doors.push(MailDoor { name, lmtp, fallback });
+                continue;
+            }
+        };
+        settings.problem(Some(origin), format!("the front door \"{name}\" {what}"), remedy);
+    }
+    doors
+}
+
+/// Host and port that a URL names.
+fn place(url: &str, port: u16) -> Option<(String, u16)> {
+    let url = Url::parse(url).ok()?;
+    Some((url.host_str()?.trim_matches(['[', ']']).to_owned(), url.port().unwrap_or(port)))
+}
+
 /// Host and port of everybody who is asked to try deferred mail again.
 pub(super) fn mail_exchangers(settings: &mut Settings) -> Vec<(String, u16)> {
     let written = settings.list("routes.mail_exchangers").map(<[String]>::to_vec).unwrap_or_default();
     let mut exchangers = Vec::new();
     for url in &written {
-        let place = Url::parse(url).ok().and_then(|url| Some((url.host_str()?.to_owned(), url.port().unwrap_or(SMTP))));
-        if let Some(place) = place {
+        if let Some(place) = place(url, SMTP) {
             exchangers.push(place);
         } else {
             let origin = settings.origin("routes.mail_exchangers").cloned();

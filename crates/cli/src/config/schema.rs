@@ -163,6 +163,8 @@ pub(crate) static ROOT: &[Key] = &[
             key("ca_file", Kind::Path),
             key("source", Kind::Text),
             key("imap", Kind::Url(&["imaps", "imap", "imap+insecure"])),
+            key("lmtp", Kind::Url(&["lmtp"])),
+            key("lmtp_fallback", Kind::Url(&["lmtp"])),
         ]),
     ),
 ];

@@ -194,6 +194,24 @@ fn what_a_server_lacks_is_named_once() {
 }
 
 #[test]
+fn where_a_front_door_takes_mail_is_understood() {
+    let door = |kind: &str, more: &str| {
+        format!(
+            "[[front_door]]\nname = \"imap-1\"\nkind = \"{kind}\"\ndoveadm = \"https://imap-1\"\nkey_file = \"key\"\n{more}"
+        )
+    };
+    let both = "lmtp = \"lmtp://imap-1.example.org\"\nlmtp_fallback = \"lmtp://[::1]:2424\"\n";
+    let config = read(&door("dovecot", both), &[]).map_err(|error| format!("{error:?}")).unwrap().config;
+    let [found] = config.mail_doors.as_slice() else { panic!("{:?}", config.mail_doors) };
+    assert_eq!((found.name.as_str(), &found.lmtp), ("imap-1", &("imap-1.example.org".to_owned(), 24)));
+    assert_eq!(found.fallback, Some(("::1".to_owned(), 2424)));
+    assert!(read(&door("dovecot", ""), &[]).unwrap().config.mail_doors.is_empty());
+    assert!(refused(&door("nginx", both), &[]).contains("\"imap-1\" is no Dovecot proxy and takes no mail"));
+    let alone = "lmtp_fallback = \"lmtp://imap-1:2424\"\n";
+    assert!(refused(&door("dovecot", alone), &[]).contains("\"imap-1\" has no `lmtp` with a host"));
+}
+
+#[test]
 fn no_secret_is_shown_by_any_means() {
     let loaded =
         read(FULL, &[("UNDERSTUDY__LINK__SECRET", "verborgen")]).map_err(|error| format!("{error:?}")).unwrap();

@@ -4,7 +4,7 @@
 //! Not here: the steps as people see them (`step`).
 
 use chrono::{DateTime, Utc};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sqlx::{PgConnection, PgExecutor};
 use understudy_protocol::{Epoch, MailboxId, Side};
 use uuid::Uuid;
@@ -218,12 +218,12 @@ pub async fn flip(
     mailboxes: &[(MailboxId, Epoch)],
     sweep_seconds: f64,
 ) -> Result<Vec<MailboxId>> {
-    let flipped = route::flip_all(&mut *db, mailboxes, target).await?;
-    let numbers = ids(&flipped);
     let phase = match target {
         Side::Standby => "on_standby",
         Side::Primary => "mirroring",
     };
+    let flipped = route::flip_all(&mut *db, mailboxes, target, Some(phase)).await?;
+    let numbers = ids(&flipped);
     sqlx::query!(
         "update switch set flipped_at = clock_timestamp(),
                 sweep_until = clock_timestamp() + make_interval(secs => $3)
@@ -243,41 +243,34 @@ pub async fn flip(
     .execute(&mut *db)
     .await?;
     sqlx::query!(
-        "with changed as (
-             update mailbox set phase = $4 where mailbox_id = any($2) returning tenant_id, mailbox_id, phase, epoch
-         ), told as (
+        "with told as (
              insert into event (tenant_id, kind, mailbox_id, run_id, detail)
              select m.tenant_id, 'state', m.mailbox_id, $1, jsonb_build_object('state', m.phase, 'side', $3::text, 'epoch', m.epoch)
-             from changed m order by m.mailbox_id
+             from mailbox m where m.mailbox_id = any($2) order by m.mailbox_id
              returning event_id
          )
          select pg_notify('understudy_event', max(event_id)::text) from told having count(*) > 0",
         run,
         &numbers,
-        target.as_str(),
-        phase
+        target.as_str()
     )
     .fetch_optional(db)
     .await?;
     Ok(flipped)
 }
 
-/// These mailboxes are done with, each in its own way.
-pub async fn end(
-    db: impl PgExecutor<'_>,
-    run: Uuid,
-    mailboxes: &[MailboxId],
-    outcomes: &[String],
-    details: &[Value],
-) -> Result<()> {
+/// These mailboxes are done with, each in its own way; what became of a mailbox stands in its `outcome`.
+pub async fn end(db: impl PgExecutor<'_>, run: Uuid, ends: &[(MailboxId, Value)]) -> Result<()> {
+    let mailboxes: Vec<i64> = ends.iter().map(|(mailbox, _)| mailbox.0).collect();
+    // Found by number in one object: a join would be planned for a few rows, and compare each with each.
+    let ends: Map<String, Value> = ends.iter().map(|(mailbox, end)| (mailbox.0.to_string(), end.clone())).collect();
     sqlx::query!(
-        "update switch s set ended_at = coalesce(s.ended_at, now()), outcome = asked.outcome, detail = s.detail || asked.detail
-         from unnest($2::bigint[], $3::text[], $4::jsonb[]) asked (mailbox_id, outcome, detail)
-         where s.run_id = $1 and s.mailbox_id = any($2) and s.mailbox_id = asked.mailbox_id",
+        "update switch s set ended_at = coalesce(s.ended_at, now()), outcome = $3::jsonb -> s.mailbox_id::text ->> 'outcome',
+                detail = s.detail || ($3::jsonb -> s.mailbox_id::text)
+         where s.run_id = $1 and s.mailbox_id = any($2)",
         run,
-        &ids(mailboxes),
-        outcomes,
-        details
+        &mailboxes,
+        Value::Object(ends)
     )
     .execute(db)
     .await?;

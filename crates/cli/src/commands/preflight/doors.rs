@@ -4,11 +4,10 @@ use std::path::Path;
 
 use understudy_database::front_door::{self, FrontDoor, FrontDoorKind};
 use understudy_doveadm::Doveadm;
-use understudy_protocol::server::Server;
 
 use super::super::server::check::Finding;
 use super::servers::{host_and_port, reach_port};
-use super::{finding, ok};
+use super::{deliveries, finding, ok};
 use crate::config::Config;
 use crate::running::Database;
 
@@ -28,7 +27,7 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
     if doors.iter().any(|door| door.kind == FrontDoorKind::Dovecot) {
         findings.push(database(config).await);
         findings.push(routes_file(config.routes_file.as_deref()));
-        findings.extend(deliveries(&config.servers));
+        findings.extend(deliveries::look(config).await);
     }
     if !doors.is_empty() && config.front_doors.domains.is_empty() {
         let why = "no [[domain]] is named, so `ana` and `ana@example.org` are two users to a front door";
@@ -156,14 +155,4 @@ fn routes_file(path: Option<&Path>) -> Finding {
         Some(true) => ok(NAME, format!("{} will be written", path.display())),
         _ => finding("failed", NAME, format!("the folder of {} does not exist", path.display()), remedy),
     }
-}
-
-fn deliveries(servers: &[Server]) -> Vec<Finding> {
-    let without = servers.iter().filter(|server| server.lmtp.is_none());
-    without
-        .map(|server| {
-            let why = "it has no `lmtp`: mail for its mailboxes cannot come through a front door";
-            finding("warning", &server.name, why, "add `lmtp = \"lmtp://HOST:24\"` to it")
-        })
-        .collect()
 }

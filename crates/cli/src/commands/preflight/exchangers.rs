@@ -4,18 +4,15 @@ use std::io;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::super::server::check::Finding;
+use super::hello::hello;
 use super::{finding, ok};
 use crate::config::Config;
 
 /// As long as a run waits for one.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// More than an exchanger has to say of itself.
-const LONGEST: u64 = 64 << 10;
 
 pub(super) async fn look(config: &Config) -> Vec<Finding> {
     join_all(config.mail_exchangers.iter().map(|(host, port)| look_at(host, *port))).await
@@ -42,53 +39,18 @@ async fn look_at(host: &str, port: u16) -> Finding {
 }
 
 async fn offers_etrn(host: &str, port: u16) -> io::Result<bool> {
-    let (reading, mut writing) = TcpStream::connect((host, port)).await?.into_split();
-    let mut reading = BufReader::new(reading.take(LONGEST));
-    reply(&mut reading).await?;
-    writing.write_all(b"EHLO understudy.invalid\r\n").await?;
-    let said = reply(&mut reading).await?;
-    // It was heard; a farewell that gets lost changes nothing.
-    let _ = writing.write_all(b"QUIT\r\n").await;
-    Ok(said.iter().any(|word| word.eq_ignore_ascii_case("ETRN")))
-}
-
-/// What each line of a reply says, without its code.
-async fn reply(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Vec<String>> {
-    let mut lines = Vec::new();
-    loop {
-        let mut line = String::new();
-        if stream.read_line(&mut line).await? == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it ended the connection"));
-        }
-        if !line.starts_with('2') {
-            return Err(io::Error::other(format!("it said {}", line.trim_end())));
-        }
-        lines.push(line.get(4..).unwrap_or_default().trim_end().to_owned());
-        if line.as_bytes().get(3) != Some(&b'-') {
-            return Ok(lines);
-        }
-    }
+    Ok(hello(host, port, "EHLO").await?.iter().any(|word| word.eq_ignore_ascii_case("ETRN")))
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
-
+    use super::super::hello::tests::saying;
     use super::*;
 
     /// What is found of an exchanger that says this, one part at a time.
     async fn found(says: &'static [&'static str]) -> Finding {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (found, ()) = tokio::join!(look_at("127.0.0.1", port), async move {
-            let (stream, _) = listener.accept().await.unwrap();
-            let (reading, mut writing) = stream.into_split();
-            let mut reading = BufReader::new(reading);
-            for part in says {
-                writing.write_all(part.as_bytes()).await.unwrap();
-                let _ = reading.read_line(&mut String::new()).await;
-            }
-        });
+        let (port, said) = saying(says).await;
+        let (found, ()) = tokio::join!(look_at("127.0.0.1", port), said);
         found
     }
 
