@@ -18,7 +18,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use understudy_database::source;
+use understudy_database::{PgPool, source};
 use understudy_protocol::{
     Digest, FolderPath, MailboxId, Seq, UidSet,
     messages::{
@@ -213,7 +213,11 @@ pub(crate) struct Identity {
 
 /// What the recovery site wants of us.
 enum Order {
-    Follow(Directives),
+    Follow {
+        directives: Directives,
+        /// Through where journals had been received before these directives were asked for; nothing on a link that lasts.
+        received: HashMap<MailboxId, Seq>,
+    },
     /// It listens to another source gateway: capture nothing, forget nothing.
     StandDown,
 }
@@ -268,7 +272,8 @@ impl Supervisor {
         let (sender, mut orders) = mpsc::channel(1);
         let (targets, watched) = watch::channel(Vec::new());
         let link = &self.tools.link;
-        let talking = tokio::spawn(listen(link.clone(), self.identity, self.reports.clone(), sender, shutdown.clone()));
+        let (pool, reports) = (self.tools.pool.clone(), self.reports.clone());
+        let talking = tokio::spawn(listen(link.clone(), pool, self.identity, reports, sender, shutdown.clone()));
         let reporting =
             tokio::spawn(report(link.clone(), self.identity.gateway, self.reports.clone(), shutdown.clone()));
         let looking = tokio::spawn(health::run(link.clone(), self.identity.gateway, watched, shutdown.clone()));
@@ -276,9 +281,9 @@ impl Supervisor {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 received = orders.recv() => match received {
-                    Some(Order::Follow(directives)) => {
+                    Some(Order::Follow { directives, received }) => {
                         let _ = targets.send(health::targets(&directives));
-                        self.follow(directives, &shutdown).await;
+                        self.follow(directives, &received, &shutdown).await;
                     }
                     Some(Order::StandDown) => self.stand_down().await,
                     None => break,
@@ -298,7 +303,12 @@ impl Supervisor {
     }
 
     /// Makes what runs equal to what is wanted.
-    async fn follow(&mut self, directives: Directives, shutdown: &CancellationToken) {
+    async fn follow(
+        &mut self,
+        directives: Directives,
+        received: &HashMap<MailboxId, Seq>,
+        shutdown: &CancellationToken,
+    ) {
         let servers: HashMap<&str, &Server> =
             directives.servers.iter().map(|server| (server.name.as_str(), server)).collect();
         let wanted: HashSet<MailboxId> = directives.mailboxes.iter().map(|assignment| assignment.mailbox).collect();
@@ -311,6 +321,11 @@ impl Supervisor {
         }
         for assignment in directives.mailboxes {
             let Some(&server) = servers.get(assignment.server.as_str()) else { continue };
+            // It was told us as received and is not: they have an old copy of their database. A tail compares when it begins.
+            let is_lost = received.get(&assignment.mailbox).is_some_and(|&before| assignment.received < before);
+            if is_lost {
+                self.stop(assignment.mailbox).await;
+            }
             self.keep(assignment, server.clone(), shutdown).await;
         }
         let open: HashSet<Uuid> = directives.requests.iter().map(|request| request.id).collect();
@@ -531,6 +546,7 @@ fn not_running() -> Trouble {
 /// Holds a heartbeat open and passes on every new set of directives.
 async fn listen(
     link: Link,
+    pool: PgPool,
     identity: Identity,
     reports: Reports,
     sender: mpsc::Sender<Order>,
@@ -542,7 +558,7 @@ async fn listen(
     loop {
         let talked = tokio::select! {
             () = shutdown.cancelled() => return,
-            talked = listen_once(&link, identity, &reports, &sender) => talked,
+            talked = listen_once(&link, &pool, identity, &reports, &sender) => talked,
         };
         let Err((error, heard)) = talked else { return };
         if heard {
@@ -578,6 +594,7 @@ async fn listen(
 /// From a greeting to the first error; the flag says whether anything was heard.
 async fn listen_once(
     link: &Link,
+    pool: &PgPool,
     Identity { gateway, installation }: Identity,
     reports: &Reports,
     sender: &mpsc::Sender<Order>,
@@ -587,6 +604,7 @@ async fn listen_once(
     let welcome = link.hello(&hello).await.map_err(|error| (error, false))?;
     tracing::info!(link_version = welcome.link_version, "The link is up");
     reports.repeat();
+    let mut received = source::received_through(pool).await.map_err(|error| (error.into(), true))?;
     let mut seen_version = 0;
     loop {
         let heartbeat = Heartbeat {
@@ -603,7 +621,7 @@ async fn listen_once(
         let directives = answered.map_err(|error| (error, true))?;
         if directives.version != seen_version {
             seen_version = directives.version;
-            let followed = sender.send(Order::Follow(directives));
+            let followed = sender.send(Order::Follow { directives, received: std::mem::take(&mut received) });
             if saying("earlier directives to be followed; no heartbeat goes out meanwhile", followed).await.is_err() {
                 return Ok(());
             }

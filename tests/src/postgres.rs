@@ -56,6 +56,15 @@ impl Postgres {
         self.run(format!("drop database \"{database}\" with (force)")).await.context("could not drop a database")
     }
 
+    /// Makes `to` what `from` is; nobody may be connected to that.
+    pub async fn copy(&self, from: &str, to: &str) -> Result<()> {
+        let none = format!("drop database if exists \"{to}\" with (force)");
+        self.run_in("postgres", none).await?;
+        self.run_in("postgres", format!("create database \"{to}\" template \"{from}\""))
+            .await
+            .context("could not copy a database")
+    }
+
     /// Lets nobody connect to one, and ends who is; or lets everybody in again.
     pub async fn shut(&self, database: &str, shut: bool) -> Result<()> {
         self.run(format!("alter database \"{database}\" with allow_connections {}", !shut)).await?;
@@ -67,7 +76,11 @@ impl Postgres {
     }
 
     async fn run(&self, statement: String) -> Result<()> {
-        let mut connection = PgConnection::connect_with(&self.cluster.connect_options(DATABASE)).await?;
+        self.run_in(DATABASE, statement).await
+    }
+
+    async fn run_in(&self, database: &str, statement: String) -> Result<()> {
+        let mut connection = PgConnection::connect_with(&self.cluster.connect_options(database)).await?;
         sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await?;
         Ok(connection.close().await?)
     }

@@ -269,6 +269,12 @@ impl Stack {
         apart.postgres.create("source").await
     }
 
+    /// A copy of the recovery site's database under another name, or of such a copy; for when nobody works with either.
+    pub async fn copy_recovery_database(&self, from: &str, to: &str) -> Result<()> {
+        let apart = self.apart.as_ref().context("the gateways share one database")?;
+        apart.postgres.copy(from, to).await
+    }
+
     /// A database of a gateway, where they have their own: `understudy` the recovery site's, `source` the other.
     pub async fn database(&self, name: &str) -> Result<sqlx::PgPool> {
         let apart = self.apart.as_ref().context("the gateways share one database")?;

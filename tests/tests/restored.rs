@@ -188,3 +188,34 @@ async fn a_standby_restored_from_a_backup_gets_what_it_lacks() -> Result<()> {
 async fn a_restored_standby_gets_the_primary_s_uids_again() -> Result<()> {
     restored_standby(scenario::standby(&["ann"]).managed()).await
 }
+
+/// The recovery site's database, while the source gateway goes on and nothing new happens in the mailbox.
+#[tokio::test]
+async fn a_recovery_site_restored_from_a_backup_hears_what_it_lacks() -> Result<()> {
+    let mut scenario = Scenario::apart(&["ann"]).await?;
+    let (mut ann, mut mail) = (scenario.log_in("ann").await?, Mail::from_seed(77));
+    ann.create("Work").await?;
+    work(&mut ann, &mut mail).await?;
+    scenario.protect(&["ann"]).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+    let site = ["recovery", "admin"];
+    site.iter().try_for_each(|role| scenario.stack.kill_role(role))?;
+    scenario.stack.copy_recovery_database("understudy", "kept").await?;
+    scenario.stack.start().await?;
+
+    work(&mut ann, &mut mail).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+    let before = scenario.show("ann").await?["journal"]["captured"].clone();
+    site.iter().try_for_each(|role| scenario.stack.kill_role(role))?;
+    scenario.stack.copy_recovery_database("kept", "understudy").await?;
+    scenario.stack.start().await?;
+    let known = scenario.show("ann").await?["journal"]["received"].clone();
+    ensure!(known.as_i64() < before.as_i64(), "the copy is not older: {known}, {before}");
+
+    scenario.settle().await?;
+    scenario.stack.command(&["mailbox", "verify", "ann", "--deep", "--repair"]).await?;
+    scenario.settle_and_compare(&["ann"]).await?;
+    // And on from there.
+    work(&mut ann, &mut mail).await?;
+    scenario.settle_and_compare(&["ann"]).await
+}

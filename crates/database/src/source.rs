@@ -622,6 +622,12 @@ pub async fn mailboxes(db: impl PgExecutor<'_>) -> Result<Vec<MailboxId>> {
     Ok(rows.into_iter().map(MailboxId).collect())
 }
 
+/// Through which number each mailbox's transactions were received, as the receiver said: here they are kept no longer.
+pub async fn received_through(db: impl PgExecutor<'_>) -> Result<HashMap<MailboxId, Seq>> {
+    let rows = sqlx::query!("select mailbox_id, received_seq from source_mailbox").fetch_all(db).await?;
+    Ok(rows.into_iter().map(|row| (MailboxId(row.mailbox_id), Seq(row.received_seq))).collect())
+}
+
 /// Sets the journal's numbers after [`forget`] and [`open`], when rebuilding from what the recovery site knows.
 pub async fn rebuild(
     db: &mut PgConnection,

@@ -5,9 +5,11 @@
 //! recognised by its content; additions of all folders come before any removal.
 //! Not here: deciding (`merge`, `tree`), when to pass (`over`, `back`, `sweep`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod names;
+mod report;
 
-use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
+
 use understudy_database::{
     continuity::Continuity,
     mirror::{self, Effects, MirrorFolder, MirrorMessage, SetAside},
@@ -15,15 +17,16 @@ use understudy_database::{
 use understudy_failpoint as failpoint;
 use understudy_imap_session::{Error, FolderName, FolderStatus};
 use understudy_protocol::{FolderId, FolderPath, FolderPosition, MailboxId, Uid, UidSet};
-use understudy_replication::folders::rebase;
 
 use super::{
     carry::{self, Depot, Fetched, addition, stored},
     merge::{Carry, Flags, Merge, NO_ROW, Scope, lacking, merge},
     sides::{self, Listed, Read, Sides},
-    tree::{self, Place},
+    tree::Place,
 };
 use crate::{append::Outcome, standby::Standby};
+
+pub(crate) use self::report::{Refused, Report};
 
 /// Rows of the UID map read at once.
 const SLICE: i64 = 10_000;
@@ -33,71 +36,6 @@ const TREES: usize = 4;
 const BATCH: usize = 200;
 /// More removals than these at once, and more than half of the mailbox, are not believed of a primary that was away.
 const BELIEVED: usize = 50;
-
-/// A message that the primary did not take.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Refused {
-    pub(crate) folder: String,
-    /// Its UID on the side that has it.
-    pub(crate) uid: u32,
-    pub(crate) side: &'static str,
-    pub(crate) reason: String,
-}
-
-/// What a pass did, or would do.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Report {
-    /// Messages that the primary, or the standby, was given.
-    pub(crate) added_to_primary: u64,
-    pub(crate) added_to_standby: u64,
-    pub(crate) flags_on_primary: u64,
-    pub(crate) flags_on_standby: u64,
-    pub(crate) removed_from_primary: u64,
-    pub(crate) removed_from_standby: u64,
-    pub(crate) folders_changed: u64,
-    pub(crate) subscriptions_changed: u64,
-    /// Messages that both sides had got on their own.
-    pub(crate) recognised: u64,
-    /// Kept although one side had removed them, since the other had changed them.
-    pub(crate) kept: u64,
-    /// The primary lacked more than anybody removes: given back instead of removed.
-    pub(crate) not_believed: u64,
-    pub(crate) refused: Vec<Refused>,
-    /// Something changed while it was read; the next pass sees it.
-    pub(crate) moving: bool,
-}
-
-impl Report {
-    /// Messages and changes that went across.
-    pub(crate) fn effects(&self) -> u64 {
-        self.added_to_primary
-            + self.added_to_standby
-            + self.flags_on_primary
-            + self.flags_on_standby
-            + self.removed_from_primary
-            + self.removed_from_standby
-            + self.folders_changed
-            + self.subscriptions_changed
-            + self.recognised
-    }
-
-    /// Adds what another pass did.
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.added_to_primary += other.added_to_primary;
-        self.added_to_standby += other.added_to_standby;
-        self.flags_on_primary += other.flags_on_primary;
-        self.flags_on_standby += other.flags_on_standby;
-        self.removed_from_primary += other.removed_from_primary;
-        self.removed_from_standby += other.removed_from_standby;
-        self.folders_changed += other.folders_changed;
-        self.subscriptions_changed += other.subscriptions_changed;
-        self.recognised += other.recognised;
-        self.kept += other.kept;
-        self.not_believed += other.not_believed;
-        self.refused.clone_from(&other.refused);
-        self.moving = other.moving;
-    }
-}
 
 /// Folders found equal, with their counters: while these stay, the folder need not be read again.
 pub(crate) type Memory = HashMap<FolderId, (Option<FolderStatus>, Option<FolderStatus>)>;
@@ -135,29 +73,6 @@ impl Passes {
             }
         }
         anyhow::bail!("folders are renamed faster than they can be followed")
-    }
-
-    /// Gives folders the same names on both sides. Answers whether anything was renamed.
-    async fn rename(&self, sides: &mut Sides, listed: &Listed, report: &mut Report) -> anyhow::Result<bool> {
-        let mut renamed = false;
-        let home = self.scope == Scope::Home;
-        for (side, on, may) in
-            [(&mut sides.primary, on_primary as On, home), (&mut sides.standby, on_standby as On, true)]
-        {
-            if !may {
-                // What only the standby renamed waits for the way home.
-                continue;
-            }
-            let renames = tree::renames(&listed.places, on);
-            report.folders_changed += renames.len() as u64;
-            if renames.is_empty() || self.dry {
-                continue;
-            }
-            renamed = true;
-            side.close().await?;
-            rename_all(side, &listed.places, on, &renames).await?;
-        }
-        Ok(renamed)
     }
 
     async fn rows(&self, folder: FolderId) -> anyhow::Result<BTreeMap<Uid, MirrorMessage>> {
@@ -549,47 +464,6 @@ impl Passes {
         self.record(&Effects { deleted: vec![place.folder], ..Effects::default() }).await
     }
 
-    async fn subscriptions(&self, sides: &mut Sides, listed: &Listed, report: &mut Report) -> anyhow::Result<()> {
-        let set = |paths: &[FolderPath]| -> BTreeSet<FolderPath> { paths.iter().cloned().collect() };
-        let base = set(&mirror::subscriptions(&self.depot.pool, self.mailbox).await?);
-        let (primary, standby) = (set(&listed.primary.subscriptions), set(&listed.standby.subscriptions));
-        let mut effects = Effects::default();
-        for path in base.iter().chain(&primary).chain(&standby).collect::<BTreeSet<_>>() {
-            let (before, p, s) = (base.contains(path), primary.contains(path), standby.contains(path));
-            let wanted = if p == before { s } else { p };
-            let agreed = if self.scope == Scope::Home { wanted } else { p };
-            let mut taken = true;
-            let home = self.scope == Scope::Home;
-            for (side, now, may, alone) in [(&mut sides.primary, p, home, true), (&mut sides.standby, s, true, false)] {
-                if now == wanted || !may {
-                    continue;
-                }
-                if self.dry {
-                    report.subscriptions_changed += 1;
-                    continue;
-                }
-                let name = side.session().name_for(path);
-                let done = match wanted {
-                    true => side.session().subscribe(&name).await,
-                    false => side.session().unsubscribe(&name).await,
-                };
-                match done {
-                    Ok(()) => report.subscriptions_changed += 1,
-                    // Not where the user works: what we make and delete there may be wanted meanwhile.
-                    Err(Error::Refused { .. }) if wanted && alone && !is_folder(listed, path) => {
-                        subscribe_to_nothing(side, &name).await?;
-                    }
-                    Err(Error::Refused { .. }) => taken = false,
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            if taken && agreed != before && !self.dry {
-                effects.subscriptions.push((path.clone(), agreed));
-            }
-        }
-        if effects.subscriptions.is_empty() { Ok(()) } else { self.record(&effects).await }
-    }
-
     async fn replace(&self, folder: FolderId, gone: UidSet, effects: &Effects) -> anyhow::Result<()> {
         let mut db = self.depot.pool.begin().await?;
         if !gone.is_empty() {
@@ -621,23 +495,6 @@ fn goes(listed: &Listed, work: &Work) -> bool {
         (None, Some(_)) => work.primary.side.tells && work.merge.to_primary.is_empty(),
         (Some(_), Some(_)) => false,
     }
-}
-
-fn is_folder(listed: &Listed, path: &FolderPath) -> bool {
-    listed.places.iter().any(|place| place.primary.as_ref() == Some(path) || place.standby.as_ref() == Some(path))
-}
-
-/// A subscription outlives its folder, but some servers take none to a name without one: so there is one for a moment.
-async fn subscribe_to_nothing(side: &mut Standby, name: &FolderName) -> Result<(), Error> {
-    let may_be_refused = |done: Result<(), Error>| match done {
-        Ok(()) | Err(Error::Refused { .. }) => Ok(()),
-        Err(error) => Err(error),
-    };
-    may_be_refused(side.session().create(name, &[]).await)?;
-    may_be_refused(side.session().subscribe(name).await)?;
-    side.close().await?;
-    let is_empty = side.session().status(name).await?.is_some_and(|status| status.messages == 0);
-    if is_empty { may_be_refused(side.session().delete(name).await) } else { Ok(()) }
 }
 
 /// What a dry pass would do with a folder.
@@ -704,72 +561,4 @@ async fn flag_all(
         carry::change_flags(side, &name, uids, added, removed).await?;
     }
     Ok(())
-}
-
-/// What a folder is called on one side.
-type On = fn(&Place) -> Option<&FolderPath>;
-
-fn on_primary(place: &Place) -> Option<&FolderPath> {
-    place.primary.as_ref()
-}
-
-fn on_standby(place: &Place) -> Option<&FolderPath> {
-    place.standby.as_ref()
-}
-
-/// Renames folders of one side, keeping track of those that move along.
-async fn rename_all(
-    side: &mut Standby,
-    places: &[Place],
-    on: On,
-    renames: &[(FolderId, FolderPath)],
-) -> Result<(), Error> {
-    let mut tree: BTreeMap<FolderId, FolderPath> =
-        places.iter().filter_map(|place| Some((place.folder, on(place)?.clone()))).collect();
-    for (folder, to) in renames {
-        let Some(from) = tree.get(folder).cloned() else { continue };
-        let (old, new) = (side.session().name_for(&from), side.session().name_for(to));
-        match side.session().rename(&old, &new).await {
-            Ok(()) => rebase(&mut tree, &from, to),
-            // A level that only holds other folders has the name: these step aside, and come back below the new folder.
-            Err(Error::Refused { .. }) if !tree.values().any(|path| path == to) => {
-                let below = step_aside(side, &mut tree, to).await?;
-                side.session().rename(&old, &new).await?;
-                rebase(&mut tree, &from, to);
-                for (folder, path) in below {
-                    let (old, new) = (side.session().name_for(&tree::aside(folder)), side.session().name_for(&path));
-                    side.session().rename(&old, &new).await?;
-                    rebase(&mut tree, &tree::aside(folder), &path);
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Renames what lies below a level out of the way, and takes the level away. Answers where each folder was.
-async fn step_aside(
-    side: &mut Standby,
-    tree: &mut BTreeMap<FolderId, FolderPath>,
-    level: &FolderPath,
-) -> Result<Vec<(FolderId, FolderPath)>, Error> {
-    let mut moved = Vec::new();
-    while let Some((folder, path)) = tree
-        .iter()
-        .filter(|(_, path)| path.is_below(level))
-        .min_by_key(|(_, path)| path.depth())
-        .map(|(folder, path)| (*folder, path.clone()))
-    {
-        let aside = tree::aside(folder);
-        let (old, new) = (side.session().name_for(&path), side.session().name_for(&aside));
-        side.session().rename(&old, &new).await?;
-        rebase(tree, &path, &aside);
-        moved.push((folder, path));
-    }
-    let name = side.session().name_for(level);
-    match side.session().delete(&name).await {
-        Ok(()) | Err(Error::Refused { .. }) => Ok(moved),
-        Err(error) => Err(error),
-    }
 }

@@ -127,6 +127,14 @@ enum Letter {
         epoch: i64,
         received: Received,
     },
+    /// On a new connection: what is received? Through `dropped` it had been when this was asked.
+    Greets {
+        dropped: i64,
+    },
+    Welcomes {
+        dropped: i64,
+        received: i64,
+    },
     /// What is known of the mailbox, please?
     Known {
         request: u64,
@@ -154,6 +162,8 @@ enum Event {
     RecoveryCrashes,
     SourceStarts,
     RecoveryStarts,
+    /// The source makes its connection anew, until it has one with the recovery gateway that lives now.
+    Connects,
     Cut {
         until: u64,
     },
@@ -200,6 +210,8 @@ pub(crate) struct World {
     recovery_is_up: bool,
     /// Of the recovery gateway; what was sent to an earlier one does not come in any more.
     life: u64,
+    /// The one that the source is connected with.
+    connected: u64,
     /// The highest number the source was told is safe.
     acknowledged: i64,
     tally: Tally,
@@ -226,6 +238,7 @@ impl World {
             recovery_copy: RecoveryDisk { epoch: 1, ..RecoveryDisk::default() },
             recovery_is_up: true,
             life: 0,
+            connected: 0,
             acknowledged: 0,
             tally: Tally::default(),
             traced: std::env::var_os("UNDERSTUDY_SEED").is_some(),
@@ -361,7 +374,16 @@ impl World {
                 let pause = self.random.random_range(1..2_000);
                 self.after(pause, Event::RecoveryStarts);
             }
-            Event::RecoveryStarts => self.recovery_is_up = true,
+            Event::RecoveryStarts => {
+                self.recovery_is_up = true;
+                self.after(0, Event::Connects);
+            }
+            Event::Connects => {
+                if self.connected != self.life {
+                    self.send(Letter::Greets { dropped: self.source.dropped });
+                    self.after(PATIENCE, Event::Connects);
+                }
+            }
             Event::Cut { until } => self.cut_until = until,
             Event::SourceDatabaseLost => {
                 self.source = if self.random.random() { SourceDisk::default() } else { self.source_copy.clone() };
@@ -491,6 +513,16 @@ impl World {
             Letter::Asked { request } if self.recovery_is_up => {
                 let (epoch, received) = (self.recovery.epoch, self.recovery.last());
                 self.send(Letter::Directives { request, epoch, received });
+            }
+            Letter::Greets { dropped } if self.recovery_is_up => {
+                self.send(Letter::Welcomes { dropped, received: self.recovery.received() });
+            }
+            // A tail that begins compares; one that goes on would only find out with its next transaction.
+            Letter::Welcomes { dropped, received } if self.doing != Doing::Down => {
+                self.connected = self.life;
+                if received < dropped && matches!(self.doing, Doing::Open | Doing::Shipping(_)) {
+                    self.ask();
+                }
             }
             Letter::Known { request } if self.recovery_is_up => {
                 let disk = self.recovery.clone();
