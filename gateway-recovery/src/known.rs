@@ -1,14 +1,17 @@
 //! What the recovery site holds of a mailbox, for a source gateway whose own journal is lost or disagrees.
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
 use bytes::Bytes;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use understudy_database::{journal, mirror};
+use understudy_database::{
+    journal::{self, Intent},
+    mirror,
+};
 use understudy_protocol::{
-    MailboxId, Uid, codec,
+    MailboxId, Seq, Uid, codec,
     messages::{Known, KnownMessage},
 };
 
@@ -25,11 +28,14 @@ pub(crate) enum Answer {
     Unknown,
 }
 
-/// Everything known of a mailbox, as of its last received transaction.
-pub(crate) async fn known(pool: &PgPool, mailbox: MailboxId) -> anyhow::Result<Answer> {
+/// Everything known of a mailbox, as of its last received transaction. `had`: through where the source was told that it is received.
+pub(crate) async fn known(pool: &PgPool, mailbox: MailboxId, had: Seq) -> anyhow::Result<Answer> {
     let Some(numbers) = journal::numbers(pool, mailbox).await? else { return Ok(Answer::Unknown) };
     if numbers.applied != numbers.received {
         return Ok(Answer::NotYet);
+    }
+    if had > numbers.received {
+        suppose(pool, mailbox).await?;
     }
     let start = Known::Start {
         received: numbers.received,
@@ -45,6 +51,18 @@ pub(crate) async fn known(pool: &PgPool, mailbox: MailboxId) -> anyhow::Result<A
         }
     });
     Ok(Answer::Frames(ReceiverStream::new(receiver)))
+}
+
+/// Our database is an old copy: what was applied after it was made stands on the standby, and is taken for ours when it comes again.
+async fn suppose(pool: &PgPool, mailbox: MailboxId) -> anyhow::Result<()> {
+    let folders = mirror::folders(pool, mailbox).await?;
+    let folders: BTreeMap<_, _> = folders
+        .into_iter()
+        .filter(|folder| folder.selectable)
+        .map(|folder| (folder.folder, (folder.standby_uid_validity, folder.standby_uid_next)))
+        .collect();
+    tracing::warn!(mailbox.id = %mailbox, "The source was told of more than is known here: what the standby holds besides is looked for");
+    Ok(journal::suppose(pool, mailbox, &Intent { folders }).await?)
 }
 
 async fn send(

@@ -29,7 +29,7 @@ use understudy_database::{
 };
 use understudy_failpoint as failpoint;
 use understudy_protocol::{
-    MailboxId, TenantId,
+    MailboxId, Seq, TenantId,
     codec::{self, CodecError},
     messages::{
         Directives, GATEWAY_HEADER, Heartbeat, Hello, InventoryFrame, LINK_VERSION, Lacks, MailboxReport,
@@ -319,9 +319,20 @@ async fn take_report(state: &LinkState, report: &MailboxReport, events: bool) ->
     Ok(())
 }
 
-async fn known_of(State(state): State<LinkState>, Path(mailbox): Path<i64>) -> Result<Response, LinkError> {
+/// What the source was told of a mailbox.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct Had {
+    received: i64,
+}
+
+async fn known_of(
+    State(state): State<LinkState>,
+    Path(mailbox): Path<i64>,
+    Query(had): Query<Had>,
+) -> Result<Response, LinkError> {
     let mailbox = MailboxId(mailbox);
-    match known::known(&state.pool, mailbox).await? {
+    match known::known(&state.pool, mailbox, Seq(had.received)).await? {
         known::Answer::Frames(frames) => Ok(Body::from_stream(frames).into_response()),
         known::Answer::NotYet => {
             state.applying.received(mailbox);

@@ -24,7 +24,7 @@ use bytes::BytesMut;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio_util::sync::CancellationToken;
 use understudy_protocol::{
-    Digest, MailboxId, PartKey, TenantId,
+    Digest, MailboxId, PartKey, Seq, TenantId,
     codec::{self, CodecError},
     messages::{
         Directives, Heartbeat, Hello, Known, LINK_VERSION, Lacks, LinkReport, OLDEST_LINK_VERSION, Report, Shipped,
@@ -236,8 +236,9 @@ impl Link {
     }
 
     /// What the recovery site holds of a mailbox, frame by frame.
-    pub(crate) async fn known(&self, mailbox: MailboxId) -> anyhow::Result<KnownFrames> {
-        let answer = self.post(&format!("known/{mailbox}"), Body::default(), Kind::Check, Duration::ZERO).await?;
+    pub(crate) async fn known(&self, mailbox: MailboxId, received: Seq) -> anyhow::Result<KnownFrames> {
+        let route = format!("known/{mailbox}?received={}", received.0);
+        let answer = self.post(&route, Body::default(), Kind::Check, Duration::ZERO).await?;
         Ok(KnownFrames { answer, buffer: BytesMut::new() })
     }
 }

@@ -90,7 +90,7 @@ impl Mailbox {
         if must_rebuild(held, epoch, (!compared).then_some(Received { seq: received, digest })) {
             tracing::warn!(mailbox.id = %id, captured = %journal.captured, received = %received,
                 "Rebuilding this mailbox's journal from what the recovery site holds");
-            journal = rebuild(pool, spool, link, id, tenant).await?;
+            journal = rebuild(pool, spool, link, id, tenant, journal.received).await?;
         }
         let folders = source::folders(pool, id).await?;
         Ok(Self {
@@ -320,15 +320,16 @@ fn count(captured: &Captured) {
     }
 }
 
-/// Replaces our journal of a mailbox by what the recovery site knows.
+/// Replaces our journal of a mailbox by what the recovery site knows; through `told` it had said to have it.
 async fn rebuild(
     pool: &PgPool,
     spool: &Spool,
     link: &Link,
     id: MailboxId,
     tenant: TenantId,
+    told: Seq,
 ) -> anyhow::Result<source::SourceMailbox> {
-    let mut frames = link.known(id).await?;
+    let mut frames = link.known(id, told).await?;
     let Known::Start { received, epoch, subscriptions, digest } = frames.next().await? else {
         anyhow::bail!("the recovery gateway began its answer in the middle");
     };

@@ -252,6 +252,18 @@ pub async fn begin(db: impl PgExecutor<'_>, mailbox: MailboxId, seq: Seq, intent
     Ok(())
 }
 
+/// Notes an intent of which nothing is known but that it may have been; one that is noted stays.
+pub async fn suppose(db: impl PgExecutor<'_>, mailbox: MailboxId, intent: &Intent) -> Result<()> {
+    sqlx::query!(
+        "insert into intent (mailbox_id, direction, seq, folders) values ($1, 'outbound', 0, $2) on conflict do nothing",
+        mailbox.0,
+        Json(intent) as Json<&Intent>,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// The intent that a crash left behind, if one did.
 pub async fn intent(db: impl PgExecutor<'_>, mailbox: MailboxId) -> Result<Option<Intent>> {
     let row = sqlx::query_scalar!(
