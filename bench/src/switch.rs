@@ -12,17 +12,14 @@ mod program;
 mod site;
 
 use anyhow::Result;
+use tokio::runtime::Handle;
 
 use crate::peer::Peer;
 use crate::report::Report;
 use crate::settings::Settings;
 
 pub(crate) fn measure(settings: &Settings, report: &mut Report) -> Result<()> {
-    if !settings.measures(Peer::Understudy) {
-        return Ok(());
-    }
-    understudy_tests::stack::use_program(settings.program()?);
-    let runtime = tokio::runtime::Handle::current();
+    let Some(runtime) = prepared(settings)? else { return Ok(()) };
     runtime.block_on(planned::measure(settings, report))?;
     for threshold in dead::THRESHOLDS {
         runtime.block_on(dead::measure(settings, report, threshold))?;
@@ -33,9 +30,15 @@ pub(crate) fn measure(settings: &Settings, report: &mut Report) -> Result<()> {
 
 /// Very many mailboxes in one run, alone.
 pub(crate) fn measure_routes(settings: &Settings, report: &mut Report) -> Result<()> {
+    let Some(runtime) = prepared(settings)? else { return Ok(()) };
+    runtime.block_on(many::measure(settings, report))
+}
+
+/// What measures, if this program is to be measured.
+fn prepared(settings: &Settings) -> Result<Option<Handle>> {
     if !settings.measures(Peer::Understudy) {
-        return Ok(());
+        return Ok(None);
     }
     understudy_tests::stack::use_program(settings.program()?);
-    tokio::runtime::Handle::current().block_on(many::measure(settings, report))
+    Ok(Some(Handle::current()))
 }

@@ -1,7 +1,7 @@
 //! Arbitrary doings on both sides while a user is away; then home, with everything that nobody removed, and two equal sides.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rand::Rng as _;
@@ -10,6 +10,7 @@ use understudy_tests::client::{Client, Refused, Snapshot};
 use understudy_tests::compare::compare;
 use understudy_tests::mail::Mail;
 use understudy_tests::scenario::Scenario;
+use understudy_tests::wait;
 
 use crate::somebody::{FOLDERS, Somebody, seeds, walk_each};
 
@@ -74,13 +75,16 @@ async fn a_folder_that_is_made_anew_while_its_user_is_away_keeps_its_mail() -> R
 
 /// What a mailbox holds into which late changes of the primary still come: a folder may be renamed between listing and opening it.
 async fn standing(client: &mut Client) -> Result<Snapshot> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match client.snapshot().await {
-            Err(error) if error.chain().any(|cause| cause.is::<Refused>()) && Instant::now() < until => {}
-            outcome => return outcome,
+    let mut seen = Snapshot::default();
+    wait::until("every folder that is listed opens", PATIENCE, async || match client.snapshot().await {
+        Err(error) if error.chain().any(|cause| cause.is::<Refused>()) => Ok(false),
+        looked => {
+            seen = looked?;
+            Ok(true)
         }
-    }
+    })
+    .await?;
+    Ok(seen)
 }
 
 async fn walk(scenario: &Scenario, user: &str, seed: u64) -> Result<()> {
